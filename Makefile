@@ -1,0 +1,41 @@
+# The targets of this project; `make` prints them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+help:            ## print the targets
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+setup: $(READY)  ## create .venv and install everything
+
+# torchvision is for the tests' models alone; its wheel asks for a CUDA build, so it goes in without dependencies.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[torch,onnx]" \
+		hypothesis mypy pillow pytest pytest-xdist ruff scikit-learn setuptools wheel
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torchvision
+	touch $(READY)
+
+demo: $(READY)   ## the main job: train, quantize and check a CNN on real data; writes build/demo
+	$(BIN)/python -m examples.digits
+
+test: $(READY)   ## all tests
+	$(BIN)/python -m pytest -q -n 2
+
+check: $(READY)  ## ruff, mypy --strict, the import layers and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tools/tree.py
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+golden: $(READY) ## rewrite the golden files, to be read with git diff
+	$(BIN)/python -m pytest -q tests/golden --update-golden
+
+clean:           ## remove what is built, not .venv
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help setup demo test check golden clean
+.DEFAULT_GOAL := help

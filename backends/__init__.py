@@ -1,0 +1,4 @@
+"""The backends of qir; installed as qir.backends."""
+
+if __name__ == "backends":
+    raise ImportError("import this as qir.backends")

@@ -1,0 +1,14 @@
+"""A compiler for neural-network quantization: what you simulate is what you ship."""
+
+from pathlib import Path as _Path
+
+# In a checkout passes/, frontends/ and backends/ sit beside this folder; in an installed package they sit inside it.
+if not (_Path(__file__).parent / "passes").is_dir():
+    __path__.append(str(_Path(__file__).parent.parent))
+
+from qir.errors import Loc as Loc
+from qir.errors import QirError as QirError
+from qir.graph import Graph as Graph
+from qir.graph import Node as Node
+from qir.graph import Value as Value
+from qir.text import parse as parse

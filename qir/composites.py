@@ -1,0 +1,216 @@
+"""Operators in the domain `qir.`: what a framework keeps whole and ONNX splits. Each declares its expansion once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import lcm
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qir.errors import QirError
+from qir.onnx_traits import limits
+from qir.ops import Attribute, OpDef, declare
+from qir.traits import Clamps, Elementwise, IdentityInInference, Shapes, Stateful, Unary, Weighted
+from qir.types import UNKNOWN, ScalarType, Type
+
+if TYPE_CHECKING:
+    from qir.graph import Graph, Node, Value
+
+
+def _keeps_type(node: Node) -> Sequence[Type]:
+    return [node.operands[0].type]
+
+
+def expand_linear(graph: Graph, node: Node) -> Sequence[Value]:
+    """x @ weight.T + bias: Gemm for a matrix, else MatMul and Add."""
+    x, weight, *bias = node.operands
+    if x.type.rank == 2:
+        return graph.add("Gemm", node.operands, {"transB": 1}, like=node).results
+    turned = graph.add("Transpose", [weight], {"perm": (1, 0)}, like=node, hint="weight")
+    product = graph.add("MatMul", [x, turned.result], like=node)
+    return graph.add("Add", [product.result, *bias], like=node).results if bias else product.results
+
+
+LINEAR = declare(
+    OpDef(
+        "qir.Linear", ("x", "weight", "bias"), 2, 3,
+        traits=(Weighted(lambda node: 0),),
+        expand=expand_linear,
+        doc="`x @ weight.T + bias` over the last axis; the weight is [outputs, inputs].",
+    )
+)  # fmt: skip
+
+
+def _windows(size: int, parts: int) -> list[range]:
+    """The elements that adaptive pooling puts into each part (torch.nn.AdaptiveAvgPool2d)."""
+    return [range(i * size // parts, -(-(i + 1) * size // parts)) for i in range(parts)]
+
+
+def expand_adaptive_average_pool(graph: Graph, node: Node) -> Sequence[Value]:
+    """GlobalAveragePool for one part; else AveragePool, after a Gather that makes windows of unequal size equal.
+
+    Repeating every element of a window of k elements n/k times, for a common multiple n, leaves its mean as it is.
+    """
+    value, output = node.operands[0], node.attr("output_size")
+    if all(parts == 1 for parts in output):
+        return graph.add("GlobalAveragePool", [value], like=node).results
+    sizes = None if value.type.shape is None else value.type.shape[-len(output) :]
+    if sizes is None or not all(isinstance(size, int) for size in sizes):
+        raise QirError(
+            f"adaptive pooling to {output} can only be expanded for a known input size", node,
+            help="import the model with example inputs, or run specialize with the input's shape",
+        )  # fmt: skip
+    kernel = []
+    for axis, (size, parts) in enumerate(zip(sizes, output, strict=True), 2):
+        parts = size if parts is None else parts
+        windows = _windows(size, parts)
+        count = lcm(*(len(window) for window in windows))
+        picked = [element for window in windows for element in window for _ in range(count // len(window))]
+        if picked != list(range(size)):
+            index = graph.constant(np.array(picked, np.int64), hint="index")
+            value = graph.add("Gather", [value, index], {"axis": axis}, like=node).result
+        kernel.append(count)
+    attrs = {"kernel_shape": tuple(kernel), "strides": tuple(kernel)}
+    return graph.add("AveragePool", [value], attrs, like=node).results
+
+
+ADAPTIVE_AVERAGE_POOL = declare(
+    OpDef(
+        "qir.AdaptiveAveragePool", ("x",), 1, 1,
+        attributes={"output_size": Attribute("ANY", required=True)},
+        expand=expand_adaptive_average_pool,
+        doc="Mean over windows chosen so that each spatial axis has `output_size` elements (None: as many as before).",
+    )
+)  # fmt: skip
+
+
+def expand_hard_tanh(graph: Graph, node: Node) -> Sequence[Value]:
+    """Clip."""
+    return graph.add("Clip", node.operands, like=node).results
+
+
+HARD_TANH = declare(
+    OpDef(
+        "qir.HardTanh", ("x", "min", "max"), 3, 3,
+        traits=(Unary(), Clamps(lambda node: limits(node, 1, 2))),
+        expand=expand_hard_tanh, infer=_keeps_type,
+        doc="Clip, with no gradient at the limits themselves: torch's hardtanh and relu6.",
+    )
+)  # fmt: skip
+
+
+def expand_scaled_add(graph: Graph, node: Node) -> Sequence[Value]:
+    """a + b * alpha."""
+    a, b = node.operands
+    scaled = graph.add("Mul", [b, graph.constant(node.attr("alpha"))], like=node)
+    return graph.add("Add", [a, scaled.result], like=node).results
+
+
+SCALED_ADD = declare(
+    OpDef(
+        "qir.ScaledAdd", ("a", "b"), 2, 2,
+        attributes={"alpha": Attribute("FLOAT", required=True)},
+        traits=(Elementwise(),), expand=expand_scaled_add,
+        doc="`a + alpha * b` rounded once: torch.add and torch.sub with alpha.",
+    )
+)  # fmt: skip
+
+
+def expand_identity(graph: Graph, node: Node) -> Sequence[Value]:
+    """The operand itself."""
+    return [node.operands[0]]
+
+
+STOCHASTIC_DEPTH = declare(
+    OpDef(
+        "qir.StochasticDepth", ("x",), 1, 1,
+        attributes={"p": Attribute("FLOAT", required=True), "mode": Attribute("STRING", "batch")},
+        traits=(Unary(), Stateful(), IdentityInInference()), expand=expand_identity, infer=_keeps_type,
+        doc="When training, drops the whole input (`batch`) or whole rows of it (`row`) with probability `p`.",
+    )
+)  # fmt: skip
+
+
+def expand_size(graph: Graph, node: Node) -> Sequence[Value]:
+    """Shape of one axis, without axes of its own."""
+    axis = node.attr("axis")
+    attrs = {"start": axis, "end": axis + 1} if axis != -1 else {"start": -1}
+    shape = graph.add("Shape", node.operands, attrs, like=node)
+    return graph.add("Squeeze", [shape.result, graph.constant([0])], like=node).results
+
+
+SIZE = declare(
+    OpDef(
+        "qir.AxisSize", ("x",), 1, 1,
+        attributes={"axis": Attribute("INT", required=True)},
+        traits=(Shapes(),), expand=expand_size, infer=lambda node: [ScalarType("int")],
+        doc="The size of one axis, as a Python number.",
+    )
+)  # fmt: skip
+
+
+def expand_view(graph: Graph, node: Node) -> Sequence[Value]:
+    """Reshape, with the shape put together from constants and computed sizes."""
+    x, *sizes = node.operands
+    computed = iter(sizes)
+    one = graph.constant([1])
+    parts = [
+        graph.constant([size])
+        if size is not None
+        else graph.add("Reshape", [next(computed), one], like=node, hint="size").result
+        for size in node.attr("shape")
+    ]
+    shape = graph.add("Concat", parts, {"axis": 0}, like=node, hint="shape")
+    return graph.add("Reshape", [x, shape.result], like=node).results
+
+
+def _view_type(node: Node) -> Sequence[Type]:
+    from qir.types import TensorType
+
+    x, shape = node.operands[0].type, node.attr("shape")
+    if x.dtype is None:
+        return [UNKNOWN]
+    return [TensorType(x.dtype, tuple(None if size in (None, -1) else size for size in shape))]
+
+
+def _view_def() -> OpDef:
+    from qir.traits import MovesData
+
+    return OpDef(
+        "qir.View", ("x", "size"), 1, None,
+        attributes={"shape": Attribute("ANY", required=True)},
+        traits=(MovesData(),), expand=expand_view, infer=_view_type,
+        doc="Reshape to `shape`, where each None stands for the next of the computed sizes.",
+    )  # fmt: skip
+
+
+VIEW = declare(_view_def())
+
+
+def expand_quantize(graph: Graph, node: Node) -> Sequence[Value]:
+    """QuantizeLinear and DequantizeLinear with the encoding's constants."""
+    encoding = node.attr("encoding")
+    if not encoding.calibrated:
+        raise QirError("this quantizer is not calibrated", node, help="run calibrate with data that reaches it")
+    if encoding.narrow and node.operands[0].weight is None:
+        raise QirError("a narrow grid has no QuantizeLinear, except for weights", node, help="set narrow to false")
+    scale = graph.constant(encoding.scale, hint=f"{node.result.hint}_scale")
+    zero = graph.constant(encoding.zero_point, hint=f"{node.result.hint}_zero_point")
+    attrs = {} if encoding.axis is None else {"axis": encoding.axis}
+    x = node.operands[0]
+    if x.weight is not None:
+        quantized = graph.constant(encoding.quantize(x.weight.array), hint=f"{x.hint}_quantized")
+    else:
+        quantized = graph.add("QuantizeLinear", [x, scale, zero], attrs, like=node, hint=f"{x.hint}_quantized").result
+    return graph.add("DequantizeLinear", [quantized, scale, zero], attrs, like=node).results
+
+
+QUANTIZE = declare(
+    OpDef(
+        "qir.Quantize", ("x",), 1, 1,
+        attributes={"encoding": Attribute("ENCODING", required=True)},
+        traits=(Unary(),), expand=expand_quantize, infer=_keeps_type,
+        doc="Rounds every element to the grid of the encoding; before calibration it returns `x` as it is.",
+    )
+)  # fmt: skip

@@ -1,0 +1,73 @@
+"""The facts that passes establish and rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from qir.graph import Graph, Node
+from qir.traits import MovesData, Shapes
+from qir.types import ScalarType
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A property of a graph. `check` yields the nodes that break it; `meaning` completes "the graph has …"."""
+
+    name: str
+    meaning: str
+    check: Callable[[Graph], Iterable[Node]]
+
+
+def is_quantizer(node: Node) -> bool:
+    """Whether the node puts a tensor on a grid."""
+    return node.op == "qir.Quantize"
+
+
+def computes(node: Node) -> bool:
+    """Whether the node computes with tensors, so that it deserves a layer: no data movement, no shape arithmetic."""
+    known = node.definition
+    if known.trait(MovesData) or known.trait(Shapes) or is_quantizer(node):
+        return False
+    return not all(isinstance(result.type, ScalarType) for result in node.results)
+
+
+def _not_lifted(graph: Graph) -> Iterator[Node]:
+    return (node for node in graph.nodes() if node.module is None and computes(node))
+
+
+def _not_unrolled(graph: Graph) -> Iterator[Node]:
+    seen: set[str] = set()
+    for node in graph.nodes():
+        if node.module is not None and not is_quantizer(node):
+            if node.module in seen:
+                yield node
+            seen.add(node.module)
+
+
+def _not_inserted(graph: Graph) -> Iterator[Node]:
+    nodes = graph.nodes()
+    if not any(map(is_quantizer, nodes)):
+        yield from (node for node in nodes if computes(node))
+
+
+def _not_calibrated(graph: Graph) -> Iterator[Node]:
+    return (node for node in graph.nodes() if is_quantizer(node) and not node.attrs["encoding"].calibrated)
+
+
+def _not_qdq(graph: Graph) -> Iterator[Node]:
+    return (node for node in graph.nodes() if node.op.startswith("qir.") or node.op.startswith("torch."))
+
+
+FUNCTIONALS_LIFTED = Fact("functionals-lifted", "a layer for every computation", _not_lifted)
+MODULES_UNROLLED = Fact("modules-unrolled", "one call for every layer", _not_unrolled)
+QUANTIZERS_INSERTED = Fact("quantizers-inserted", "quantizers", _not_inserted)
+CALIBRATED = Fact("calibrated", "a scale for every quantizer", _not_calibrated)
+ONNX_LEGAL = Fact("onnx-legal", "operators of ONNX only", _not_qdq)
+
+FACTS = (FUNCTIONALS_LIFTED, MODULES_UNROLLED, QUANTIZERS_INSERTED, CALIBRATED, ONNX_LEGAL)
+
+
+def held_by(graph: Graph, facts: Iterable[Fact] = FACTS) -> frozenset[Fact]:
+    """Those of `facts` that no node of the graph breaks."""
+    return frozenset(fact for fact in facts if not any(True for _ in fact.check(graph)))

@@ -1,0 +1,133 @@
+"""The types of a node's results, from ONNX's own shape inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from onnx import defs, helper, shape_inference
+
+from qir.errors import QirError
+from qir.traits import Elementwise
+from qir.types import UNKNOWN, ScalarType, TensorType, Type, from_proto, to_proto
+
+if TYPE_CHECKING:
+    from qir.graph import Graph, Node, Value
+
+SMALL = 64
+"""A constant of at most this many elements may hold a shape, so inference sees its data."""
+
+_RANK = {"bool": 0, "int": 1, "float": 2}
+
+
+def result_types(node: Node) -> list[Type]:
+    """The types of the results of `node`, as far as its operands' types tell.
+
+    Raises QirError when the operands do not fit the operator or each other.
+    """
+    definition, count = node.definition, len(node.results)
+    if definition.opaque:
+        return [UNKNOWN] * count
+    if scalar := _scalar_type(node):
+        return [scalar] * count
+    if definition.infer is not None:
+        return list(definition.infer(node))
+    if definition.schema is None:
+        return _by_expansion(node)
+    operands = node.operands
+    if any(value is not None and value.type.dtype is None for value in operands):
+        return [UNKNOWN] * count
+    return _by_schema(node, promoted_types(node))
+
+
+def _scalar_type(node: Node) -> ScalarType | None:
+    """Arithmetic on Python numbers alone gives a Python number."""
+    operands = node.operands
+    if not operands or node.definition.trait(Elementwise) is None:
+        return None
+    if not all(value is not None and isinstance(value.type, ScalarType) for value in operands):
+        return None
+    if node.definition.schema is not None and "bool" in str(node.definition.schema.outputs[0].type_str):
+        return ScalarType("bool")
+    return ScalarType(max((value.type.kind for value in operands), key=_RANK.__getitem__))
+
+
+def promoted_types(node: Node) -> list[Type | None]:
+    """The operand types, Python numbers given the dtype of the tensors that they must agree with."""
+    schema, operands = node.definition.schema, node.operands
+    result: list[Type | None] = [None if value is None else value.type for value in operands]
+    for port, type in enumerate(result):
+        if isinstance(type, ScalarType):
+            variable = _type_variable(schema, port)
+            partners = [
+                other.dtype
+                for number, other in enumerate(result)
+                if isinstance(other, TensorType) and _type_variable(schema, number) == variable
+            ]
+            dtype = partners[0] if partners and partners[0] is not None else type.dtype
+            if type.kind == "float" and dtype[0] not in "fbc":
+                dtype = "f32"
+            result[port] = TensorType(dtype, ())
+    return result
+
+
+def _type_variable(schema: defs.OpSchema, port: int) -> str:
+    return str(schema.inputs[min(port, len(schema.inputs) - 1)].type_str)
+
+
+def _by_schema(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    from qir.proto import node_proto, tensor_of
+
+    schema = node.definition.schema
+    names = ["" if type is None else f"i{port}" for port, type in enumerate(types)]
+    results = [f"o{port}" for port in range(len(node.results))]
+    data = {}
+    for name, value in zip(names, node.operands, strict=True):
+        weight = None if value is None else value.weight
+        if weight is not None and weight.data is not None and not weight.paths and weight.array.size <= SMALL:
+            data[name] = tensor_of(value)
+    try:
+        inferred = shape_inference.infer_node_outputs(
+            schema,
+            node_proto(node, names, results),
+            {name: to_proto(type) for name, type in zip(names, types, strict=True) if type is not None},
+            data,
+            opset_imports=[helper.make_opsetid(schema.domain, schema.since_version)],
+        )
+    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        raise QirError(f"{node.op} does not fit its operands: {_reason(error)}", node) from None
+    return [from_proto(inferred[name]) if name in inferred else UNKNOWN for name in results]
+
+
+def _reason(error: Exception) -> str:
+    """ONNX's message without its place in ONNX's sources."""
+    text = str(error).strip().splitlines()
+    return text[0].rpartition("] ")[2] if text else type(error).__name__
+
+
+def _by_expansion(node: Node) -> list[Type]:
+    from qir.graph import Graph
+
+    if node.definition.expand is None:
+        return [UNKNOWN] * len(node.results)
+    scratch: Graph = Graph("scratch")
+    operands: list[Value | None] = []
+    for value in node.operands:
+        if value is None:
+            operands.append(None)
+        elif value.weight is not None:
+            operands.append(scratch.weight(value.weight, value.type))
+        else:
+            operands.append(scratch.input(value.hint, value.type))
+    if any(value is not None and value.type.rank is None for value in operands):
+        return [UNKNOWN] * len(node.results)
+    twin = scratch.add(node.op, operands, node.attrs, types=[UNKNOWN] * len(node.results), locs=node.locs)
+    return [value.type for value in node.definition.expand(scratch, twin)]
+
+
+def infer_types(graph: Graph) -> None:
+    """Give every value the type that follows from the inputs' and weights' types now."""
+    for node in graph.nodes():
+        for value, type in zip(node.results, result_types(node), strict=True):
+            if type != UNKNOWN:
+                value.type = type

@@ -1,0 +1,103 @@
+"""The traits of the standard ONNX operators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qir.traits import (
+    Clamps,
+    Elementwise,
+    IdentityInInference,
+    KeepsGrid,
+    MovesData,
+    Shapes,
+    Stateful,
+    TiesOperands,
+    Trait,
+    Unary,
+    Weighted,
+)
+
+if TYPE_CHECKING:
+    from qir.graph import Node
+
+
+def _first_axis(node: Node) -> int | None:
+    return 0
+
+
+def _last_axis(node: Node) -> int | None:
+    """MatMul's output channels: the last axis of a matrix, or none for a stack of vectors."""
+    rank = node.operands[1].type.rank
+    return rank - 1 if rank is not None and rank >= 2 else None
+
+
+def _gemm_axis(node: Node) -> int | None:
+    return 0 if node.attr("transB") else 1
+
+
+def _transposed_axis(node: Node) -> int | None:
+    """ConvTranspose's weight is [inputs, outputs / group, …]: with groups, one index reaches several outputs."""
+    return 1 if node.attr("group") == 1 else None
+
+
+def limits(node: Node, low: int, high: int) -> tuple[float | None, float | None] | None:
+    """The limits that operands number `low` and `high` hold as literals; None when one of them is computed."""
+    found = []
+    for port in (low, high):
+        value = node.operands[port] if port < len(node.operands) else None
+        literal = None if value is None else value.literal
+        if value is not None and not isinstance(literal, int | float):
+            return None
+        found.append(None if literal is None else float(literal))
+    return found[0], found[1]
+
+
+def _clip_range(node: Node) -> tuple[float | None, float | None] | None:
+    return limits(node, 1, 2)
+
+
+def _relu_range(node: Node) -> tuple[float | None, float | None] | None:
+    return 0.0, None
+
+
+TRAITS: dict[str, tuple[Trait, ...]] = {
+    "Conv": (Weighted(_first_axis),),
+    "ConvTranspose": (Weighted(_transposed_axis),),
+    "Gemm": (Weighted(_gemm_axis),),
+    "MatMul": (Weighted(_last_axis, bias=None),),
+    "Relu": (Unary(), Clamps(_relu_range)),
+    "Clip": (Unary(), Clamps(_clip_range)),
+    "Dropout": (Unary(), Stateful(), IdentityInInference()),
+    "BatchNormalization": (Stateful(),),
+    "Identity": (MovesData(), Unary()),
+    "MaxPool": (KeepsGrid(),),
+    "GlobalMaxPool": (KeepsGrid(),),
+    "ReduceMax": (KeepsGrid(),),
+    "ReduceMin": (KeepsGrid(),),
+    "Concat": (TiesOperands(),),
+    **dict.fromkeys(
+        ["Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "GatherElements",
+         "GatherND", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"],
+        (MovesData(),),
+    ),
+    **dict.fromkeys(["Shape", "Size", "Range", "ConstantOfShape", "NonZero"], (Shapes(),)),
+    **dict.fromkeys(
+        ["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"],
+        (Stateful(),),
+    ),
+    **dict.fromkeys(
+        ["Add", "Sub", "Mul", "Div", "Pow", "Mod", "Max", "Min", "Mean", "Sum", "PRelu", "Where", "BitShift",
+         "And", "Or", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+         "BitwiseAnd", "BitwiseOr", "BitwiseXor"],
+        (Elementwise(),),
+    ),
+    **dict.fromkeys(
+        ["Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cast", "Ceil", "Celu", "Cos", "Cosh", "Elu",
+         "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg",
+         "Not", "BitwiseNot", "Reciprocal", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus",
+         "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"],
+        (Unary(),),
+    ),
+}  # fmt: skip
+"""By operator name. An operator without traits mixes its elements in a way that no grid survives."""

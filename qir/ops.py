@@ -1,0 +1,190 @@
+"""The vocabulary: what is known about each operator.
+
+Standard ONNX operators come from `onnx.defs`, newest version; composites (`qir.`) and integer operators of runtimes
+(`com.microsoft.`) from the declarations in `qir.composites` and `qir.integer`; any other name with a dot is opaque.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from onnx import AttributeProto, defs, helper
+
+from qir.attributes import TRAINING
+from qir.encodings import Encoding
+from qir.errors import QirError
+from qir.traits import Trait
+
+if TYPE_CHECKING:
+    from qir.graph import Graph, Node, Value
+    from qir.types import Type
+
+VOCABULARY_OPSET: int = defs.onnx_opset_version()
+"""The opset whose meaning the standard operators have: the newest that the installed `onnx` knows."""
+
+T = TypeVar("T", bound=Trait)
+KINDS: dict[str, tuple[type, ...]] = {
+    "INT": (bool, int), "FLOAT": (int, float), "STRING": (str,), "TENSOR": (np.ndarray,), "GRAPH": (object,),
+    "INTS": (int,), "FLOATS": (int, float), "STRINGS": (str,), "GRAPHS": (object,), "ENCODING": (Encoding,),
+    "ANY": (object,),
+}  # fmt: skip
+"""Which Python types each kind of attribute takes (each element, for the plural kinds)."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute of an operator: its kind (a key of KINDS) and its default, None when it has none."""
+
+    kind: str
+    default: Any = None
+    required: bool = False
+
+
+Expansion = Callable[["Graph", "Node"], "Sequence[Value]"]
+
+
+@dataclass(frozen=True)
+class OpDef:
+    """What is known about one operator.
+
+    `operands` names the operands; `variadic` says that the last one repeats. `max_operands` is None without a limit.
+    `expand` adds the equal nodes in simpler operators and returns the values that stand for the results.
+    `infer` types the results where the expansion would be too slow to ask.
+    """
+
+    name: str
+    operands: tuple[str, ...] = ()
+    min_operands: int = 0
+    max_operands: int | None = None
+    min_results: int = 1
+    max_results: int | None = 1
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    traits: tuple[Trait, ...] = ()
+    schema: Any = None
+    expand: Expansion | None = None
+    infer: Callable[[Node], Sequence[Type]] | None = None
+    opaque: bool = False
+    doc: str = ""
+
+    def trait(self, kind: type[T]) -> T | None:
+        """The operator's trait of this kind, or None."""
+        return next((trait for trait in self.traits if isinstance(trait, kind)), None)
+
+    def default(self, name: str) -> Any:
+        """The default of attribute `name`, None when it has none. Raises QirError when there is no such attribute."""
+        if name not in self.attributes:
+            raise QirError(f"{self.name} has no attribute {name!r}", help=self._it_has())
+        return self.attributes[name].default
+
+    def normalize(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        """`attrs` sorted by name, sequences as tuples, without those that equal their default."""
+        if self.opaque:
+            return {name: _as_tuples(value) for name, value in sorted(attrs.items())}
+        result = {}
+        for name, value in sorted(attrs.items()):
+            default = self.default(name)
+            kept = _typed(self.name, name, self.attributes[name].kind, value)
+            if not (default is not None and type(kept) is type(default) and _same(kept, default)):
+                result[name] = kept
+        for name, attribute in self.attributes.items():
+            if attribute.required and name not in result:
+                raise QirError(f"{self.name} needs the attribute {name!r}", help=self._it_has())
+        return result
+
+    def check_operands(self, node: Node, operands: Sequence[Value | None]) -> None:
+        """Raise QirError unless the operator takes these many operands."""
+        if len(operands) < self.min_operands:
+            missing = ", ".join(self.operands[len(operands) : self.min_operands])
+            raise QirError(f"{self.name} reads at least {self.min_operands} operands; {missing} is missing")
+        if self.max_operands is not None and len(operands) > self.max_operands:
+            raise QirError(f"{self.name} reads at most {self.max_operands} operands and was given {len(operands)}")
+
+    def _it_has(self) -> str:
+        return f"it has: {', '.join(self.attributes) or 'none'}"
+
+
+def _same(a: Any, b: Any) -> bool:
+    return np.array_equal(a, b) if isinstance(a, np.ndarray) else bool(a == b)
+
+
+def _as_tuples(value: Any) -> Any:
+    """`value` with lists kept as lists (their kind matters to an opaque call) and numpy numbers made plain."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _typed(op: str, name: str, kind: str, given: Any) -> Any:
+    """`value` as an attribute of `kind` is kept. Raises QirError when it is of another type."""
+    plural = kind.endswith("S")
+    if plural and isinstance(given, list | tuple | np.ndarray):
+        return tuple(_typed(op, name, kind[:-1], item) for item in given)
+    value: Any = given.item() if isinstance(given, np.generic) else given
+    if plural or (not isinstance(value, KINDS[kind]) and value is not TRAINING):
+        raise QirError(f"attribute {name!r} of {op} is of kind {kind}; {value!r} is not")
+    if kind == "FLOAT":
+        return float(value)
+    return int(value) if kind == "INT" and value is not TRAINING else value
+
+
+COMPOSITES: dict[str, OpDef] = {}
+
+
+def declare(definition: OpDef) -> OpDef:
+    """Add an operator to the vocabulary. Raises QirError when the name is taken."""
+    if definition.name in COMPOSITES:
+        raise QirError(f"the operator {definition.name} is already declared")
+    COMPOSITES[definition.name] = definition
+    return definition
+
+
+@cache
+def definition(op: str) -> OpDef:
+    """What is known about the operator `op`. Raises QirError when a name without a dot is no ONNX operator."""
+
+    if op in COMPOSITES:
+        return COMPOSITES[op]
+    if op.startswith("qir."):
+        near = get_close_matches(op, COMPOSITES, 1)
+        raise QirError(f"no operator is called {op!r}", help=f"did you mean {near[0]!r}?" if near else None)
+    if "." in op:
+        return OpDef(op, max_operands=None, max_results=None, opaque=True)
+    try:
+        return _from_schema(defs.get_schema(op, VOCABULARY_OPSET))
+    except defs.SchemaError:
+        known = {schema.name for schema in defs.get_all_schemas() if schema.domain == ""}
+        near = get_close_matches(op, sorted(known), 1)
+        help = f"did you mean {near[0]!r}?" if near else "operators of other domains have a dot in their name"
+        raise QirError(f"no operator is called {op!r} in ONNX opset {VOCABULARY_OPSET}", help=help) from None
+
+
+def _from_schema(schema: Any) -> OpDef:
+    from qir.onnx_traits import TRAITS
+
+    endless = 2**31 - 1
+    return OpDef(
+        name=schema.name,
+        operands=tuple(formal.name for formal in schema.inputs),
+        min_operands=schema.min_input,
+        max_operands=None if schema.max_input >= endless else schema.max_input,
+        min_results=schema.min_output,
+        max_results=None if schema.max_output >= endless else schema.max_output,
+        attributes={name: _attribute(proto) for name, proto in sorted(schema.attributes.items())},
+        traits=TRAITS.get(schema.name, ()),
+        schema=schema,
+        doc=schema.doc,
+    )
+
+
+def _attribute(proto: Any) -> Attribute:
+    default = proto.default_value
+    value = helper.get_attribute_value(default) if default.type != AttributeProto.UNDEFINED else None
+    if isinstance(value, bytes):
+        value = value.decode()
+    elif isinstance(value, list):
+        value = tuple(item.decode() if isinstance(item, bytes) else item for item in value)
+    kind = str(proto.type).rpartition(".")[2]
+    return Attribute(kind if kind in KINDS else "ANY", value, proto.required)

@@ -1,0 +1,62 @@
+"""Where a pass is found by its text name: this table, the entry points of installed packages, and what is imported."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from qir.errors import QirError
+
+if TYPE_CHECKING:
+    from qir.pipeline import Pass
+
+ENTRY_POINTS = "qir.passes"
+"""The entry point group in which a package lists its passes: `my-pass = "my_package.my_pass:MyPass"`."""
+
+BUILT_IN = {
+    "calibrate": "qir.passes.calibrate:Calibrate",
+    "fold-batch-norm": "qir.passes.fold_batch_norm:FoldBatchNorm",
+    "fuse-integer": "qir.passes.fuse_integer:FuseInteger",
+    "insert-quantizers": "qir.passes.insert_quantizers:InsertQuantizers",
+    "legalize-onnx": "qir.passes.legalize_onnx:LegalizeOnnx",
+    "lift-functionals": "qir.passes.lift_functionals:LiftFunctionals",
+    "propagate-encodings": "qir.passes.propagate_encodings:PropagateEncodings",
+    "reduce-mean-to-pool": "qir.passes.reduce_mean_to_pool:ReduceMeanToPool",
+    "unroll-modules": "qir.passes.unroll_modules:UnrollModules",
+}
+
+_imported: dict[str, type[Pass]] = {}
+
+
+def register(name: str, kind: type[Pass]) -> None:
+    """Make a pass usable by name. Raises QirError when another pass has the name."""
+    other = _imported.get(name)
+    if other is not None and (other.__module__, other.__qualname__) != (kind.__module__, kind.__qualname__):
+        raise QirError(f"the pass name {name!r} is taken by {other.__module__}.{other.__qualname__}")
+    _imported[name] = kind
+
+
+@cache
+def _installed() -> dict[str, str]:
+    return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def pass_named(name: str) -> type[Pass] | None:
+    """The pass with this text name, imported now if need be; None when there is none."""
+    if name not in _imported:
+        place = BUILT_IN.get(name) or _installed().get(name)
+        if place is None:
+            return None
+        module, _, attribute = place.partition(":")
+        kind: type[Pass] = getattr(import_module(module), attribute)
+        if kind.name != name:
+            raise QirError(f"the entry point {name!r} holds a pass that calls itself {kind.name!r}")
+    return _imported[name]
+
+
+def known_passes() -> dict[str, type[Pass]]:
+    """Every pass by name, sorted."""
+    names = sorted({*BUILT_IN, *_installed(), *_imported})
+    return {name: kind for name in names if (kind := pass_named(name)) is not None}

@@ -1,0 +1,96 @@
+"""Rewrite rules and the worklist that applies them.
+
+A rule is a function from a node to the value that replaces its result (a list of values for several results), to
+`Miss("reason")` when the node is a candidate that must stay, or to None when it is no candidate at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from qir.errors import Loc, QirError
+from qir.graph import Graph, Node, Value
+
+
+@dataclass(frozen=True)
+class Miss:
+    """Why a rule left a node alone. `qir explain` shows it."""
+
+    reason: str
+
+
+Rule = Callable[[Node, Graph], "Value | Sequence[Value] | Miss | None"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a pass did to one node, or why it did nothing: the node as it stood, and where the user wrote it."""
+
+    node: str
+    op: str
+    module: str | None
+    loc: Loc | None
+    reason: str
+
+    @classmethod
+    def of(cls, node: Node, reason: str) -> Note:
+        """The note about `node` as it stands now."""
+        return cls(str(node), node.op, node.module, node.loc, reason)
+
+
+@dataclass
+class Outcome:
+    """What a pass did: one note for every node that it changed, one for every candidate that it left."""
+
+    done: list[Note] = field(default_factory=list)
+    missed: list[Note] = field(default_factory=list)
+
+    def add(self, other: Outcome) -> None:
+        """Append what another run did."""
+        self.done += other.done
+        self.missed += other.missed
+
+
+def rewrite(graph: Graph, rules: Mapping[str, Rule]) -> Outcome:
+    """Apply `rules` (by operator name) until none applies, visiting what a change touches and nothing else.
+
+    Raises QirError, with the rule's name, when the rules do not settle.
+    """
+    outcome = Outcome()
+    work = list(reversed(graph.nodes()))
+    missed: dict[Node, Note] = {}
+    budget = 8 * len(work) + 64
+    while work:
+        node = work.pop()
+        rule = None if node.erased else rules.get(node.op)
+        if rule is None:
+            continue
+        note = Note.of(node, getattr(rule, "__name__", str(rule)))
+        match rule(node, graph):
+            case None:
+                missed.pop(node, None)
+            case Miss(reason):
+                missed[node] = Note.of(node, reason)
+            case new:
+                if len(outcome.done) >= budget:
+                    raise QirError(f"{note.reason} does not settle: {budget} rewrites and no end", node)
+                missed.pop(node, None)
+                outcome.done.append(note)
+                work += _substitute(graph, node, [new] if isinstance(new, Value) else list(new))
+    outcome.missed += missed.values()
+    return outcome
+
+
+def _substitute(graph: Graph, node: Node, new: list[Value]) -> list[Node]:
+    """Put `new` in the place of the results of `node`; what to look at again."""
+    results = node.results
+    if len(new) != len(results):
+        raise QirError(f"a rule gave {len(new)} values for {len(results)} results", node)
+    around = {use.node: None for result in results for use in result.uses}
+    around |= {value.node: None for value in new if value.node is not None}
+    for old, value in zip(results, new, strict=True):
+        if old is not value:
+            graph.replace(old, value)
+    graph.erase_dead(node)
+    return list(reversed(around))

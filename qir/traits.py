@@ -1,0 +1,79 @@
+"""Traits: what an operator means for quantization, said once, so that no pass holds a list of names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qir.graph import Node
+
+
+@dataclass(frozen=True)
+class Trait:
+    """Something that is true of an operator."""
+
+
+@dataclass(frozen=True)
+class KeepsGrid(Trait):
+    """Every element of the results is an element of operand 0, so both lie on one grid."""
+
+
+@dataclass(frozen=True)
+class MovesData(KeepsGrid):
+    """It moves or reshapes elements and computes nothing: it needs no layer of its own."""
+
+
+@dataclass(frozen=True)
+class TiesOperands(Trait):
+    """The result is made of elements of all operands: a runtime is fastest when they share one grid."""
+
+
+@dataclass(frozen=True)
+class Elementwise(Trait):
+    """Each element of the result depends on the elements at the same (broadcast) place."""
+
+
+@dataclass(frozen=True)
+class Unary(Elementwise):
+    """Elementwise, with one tensor operand."""
+
+
+@dataclass(frozen=True)
+class Stateful(Trait):
+    """It draws random numbers or updates state when training, so the order of such nodes is part of their meaning."""
+
+
+@dataclass(frozen=True)
+class IdentityInInference(Trait):
+    """Outside of training it returns operand 0."""
+
+
+@dataclass(frozen=True)
+class Shapes(Trait):
+    """It computes with shapes, not with data: never a layer, never quantized."""
+
+
+@dataclass(frozen=True)
+class Weighted(Trait):
+    """It multiplies `input` with a `weight` and adds a `bias` (operand numbers) in an accumulator.
+
+    `output_axis` is the axis of the weight that numbers the output channels, for per-channel scales; None when one
+    index of the weight reaches several output channels or it is not known.
+    """
+
+    output_axis: Callable[[Node], int | None]
+    input: int = 0
+    weight: int = 1
+    bias: int | None = 2
+
+
+@dataclass(frozen=True)
+class Clamps(Trait):
+    """It limits operand 0 to `range(node)`: a lowest and a highest value, None where there is no limit.
+
+    A quantizer with that range makes it redundant. The range is None when the limits are not constants.
+    """
+
+    range: Callable[[Node], tuple[float | None, float | None] | None]

@@ -1,0 +1,152 @@
+"""The types of values: tensors with a dtype and a shape, and Python scalars."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+from onnx import TensorProto, TypeProto, helper
+
+Dim = int | str | None
+"""A size, a symbol that stands for one size throughout the graph, or unknown."""
+
+DTYPES: dict[str, int] = {
+    "f32": TensorProto.FLOAT, "f64": TensorProto.DOUBLE, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16,
+    "i8": TensorProto.INT8, "i16": TensorProto.INT16, "i32": TensorProto.INT32, "i64": TensorProto.INT64,
+    "u8": TensorProto.UINT8, "u16": TensorProto.UINT16, "u32": TensorProto.UINT32, "u64": TensorProto.UINT64,
+    "i4": TensorProto.INT4, "u4": TensorProto.UINT4, "i2": TensorProto.INT2, "u2": TensorProto.UINT2,
+    "bool": TensorProto.BOOL, "str": TensorProto.STRING, "c64": TensorProto.COMPLEX64, "c128": TensorProto.COMPLEX128,
+    "f8e4m3fn": TensorProto.FLOAT8E4M3FN, "f8e4m3fnuz": TensorProto.FLOAT8E4M3FNUZ,
+    "f8e5m2": TensorProto.FLOAT8E5M2, "f8e5m2fnuz": TensorProto.FLOAT8E5M2FNUZ,
+    "f8e8m0": TensorProto.FLOAT8E8M0, "f4e2m1": TensorProto.FLOAT4E2M1,
+}  # fmt: skip
+"""The short name of every ONNX element type, as printed, and its number in `onnx.TensorProto`."""
+
+NAMES = {number: name for name, number in DTYPES.items()}
+NUMPY = {
+    name: np.dtype(object) if name == "str" else helper.tensor_dtype_to_np_dtype(number)
+    for name, number in DTYPES.items()
+}
+SCALARS = ("int", "float", "bool")
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """A tensor. `dtype` is None when it is not known, `shape` when not even the rank is."""
+
+    dtype: str | None = None
+    shape: tuple[Dim, ...] | None = None
+
+    def __str__(self) -> str:
+        if self.shape is None:
+            return f"{self.dtype}[...]" if self.dtype else "?"
+        return f"{self.dtype or '?'}[{','.join('?' if dim is None else str(dim) for dim in self.shape)}]"
+
+    @property
+    def rank(self) -> int | None:
+        """The number of axes, or None when it is not known."""
+        return None if self.shape is None else len(self.shape)
+
+    @property
+    def static(self) -> tuple[int, ...] | None:
+        """The shape when every size is a number, else None."""
+        if self.shape is None or not all(isinstance(dim, int) for dim in self.shape):
+            return None
+        return tuple(dim for dim in self.shape if isinstance(dim, int))
+
+
+@dataclass(frozen=True)
+class ScalarType:
+    """A Python number, as shape arithmetic makes them. `kind` is one of `int`, `float`, `bool`.
+
+    It takes the dtype of the tensors that it meets, which is what torch, Keras and numpy do with Python numbers.
+    """
+
+    kind: str
+
+    def __str__(self) -> str:
+        return self.kind
+
+    @property
+    def dtype(self) -> str:
+        """The dtype that a tensor of its own would have."""
+        return {"int": "i64", "float": "f32", "bool": "bool"}[self.kind]
+
+    shape: tuple[Dim, ...] = ()
+    rank: int = 0
+    static: tuple[int, ...] = ()
+
+
+Type = TensorType | ScalarType
+UNKNOWN = TensorType()
+
+_TENSOR = re.compile(r"(\?|[a-z]\w*)\[(.*)\]$")
+
+
+def type_of(array: np.ndarray) -> TensorType:
+    """The type of a numpy array, those of `ml_dtypes` included."""
+    if array.dtype.kind in "OUS":
+        return TensorType("str", array.shape)
+    return TensorType(NAMES[helper.np_dtype_to_tensor_dtype(array.dtype)], array.shape)
+
+
+def parse_type(text: str) -> Type:
+    """The type that prints as `text`. Raises ValueError when none does."""
+    if text in SCALARS:
+        return ScalarType(text)
+    if text == "?":
+        return UNKNOWN
+    match = _TENSOR.match(text)
+    if match is None or (match[1] != "?" and match[1] not in DTYPES):
+        raise ValueError(f"{text!r} is not a type")
+    dtype = None if match[1] == "?" else match[1]
+    if match[2].strip() == "...":
+        return TensorType(dtype, None)
+    return TensorType(dtype, tuple(_parse_dim(dim.strip()) for dim in match[2].split(",")) if match[2].strip() else ())
+
+
+def _parse_dim(text: str) -> Dim:
+    if text == "?":
+        return None
+    if text.isdigit():
+        return int(text)
+    if re.fullmatch(r"[^\s,\[\]\d?-][^\s,\[\]?]*", text):
+        return text
+    raise ValueError(f"{text!r} is not a dimension")
+
+
+def to_proto(type: Type) -> TypeProto:
+    """The ONNX type; an unknown dtype becomes an empty TypeProto."""
+    if type.dtype is None:
+        return TypeProto()
+    shape = None if type.shape is None else list(type.shape)
+    return helper.make_tensor_type_proto(DTYPES[type.dtype], shape)
+
+
+def from_proto(proto: TypeProto) -> TensorType:
+    """The type that an ONNX TypeProto states. Sequences, maps and optionals are unknown."""
+    if not proto.HasField("tensor_type"):
+        return UNKNOWN
+    tensor = proto.tensor_type
+    dtype = NAMES.get(tensor.elem_type)
+    if not tensor.HasField("shape"):
+        return TensorType(dtype, None)
+    return TensorType(dtype, tuple(_dim_of(dim) for dim in tensor.shape.dim))
+
+
+def _dim_of(dim: object) -> Dim:
+    which = dim.WhichOneof("value")  # type: ignore[attr-defined]
+    if which == "dim_value" and dim.dim_value >= 0:  # type: ignore[attr-defined]
+        return int(dim.dim_value)  # type: ignore[attr-defined]
+    return (dim.dim_param or None) if which == "dim_param" else None  # type: ignore[attr-defined]
+
+
+def integer_range(dtype: str) -> tuple[int, int]:
+    """The lowest and highest value of an integer dtype, 2 and 4 bits included. Raises ValueError for other dtypes."""
+    try:
+        info = ml_dtypes.iinfo(NUMPY[dtype])
+    except (KeyError, ValueError):
+        raise ValueError(f"{dtype!r} is not an integer dtype") from None
+    return int(info.min), int(info.max)

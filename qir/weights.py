@@ -1,0 +1,60 @@
+"""Tensor data that a graph holds by reference."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qir.errors import QirError
+
+
+def _as_numpy(data: Any) -> np.ndarray:
+    return np.asarray(data)
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """The data of a value that no node computes.
+
+    `data` is the framework's own tensor or a numpy array, never a copy; `read` views it as a numpy array.
+    `paths` are its names in the model's state: several when layers share it, none for a literal.
+    A weight read from graph text knows only its `digest` and has `data` None, until a weights file is attached.
+    """
+
+    data: Any
+    paths: tuple[str, ...] = ()
+    read: Callable[[Any], np.ndarray] = _as_numpy
+    trainable: bool = False
+    persistent: bool = True
+    known_digest: str | None = None
+
+    @property
+    def array(self) -> np.ndarray:
+        """The data as a numpy array that shares memory with it where the framework allows.
+
+        Raises QirError when only the digest is known.
+        """
+        if self.data is None:
+            name = self.paths[0] if self.paths else "a constant"
+            raise QirError(
+                f"the data of {name} is not here: graph text names weights by hash only",
+                help="put the weights beside the text, as <name>.safetensors, or work on the ONNX file",
+            )
+        return self.read(self.data)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of a hash of dtype, shape and bytes: equal exactly when the contents are equal."""
+        if self.data is None and self.known_digest is not None:
+            return self.known_digest
+        array = np.ascontiguousarray(self.array)
+        hasher = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=8)
+        if array.dtype == object:
+            hasher.update(repr(array.tolist()).encode())
+        else:
+            hasher.update(array.reshape(-1).view(np.uint8).data)
+        return hasher.hexdigest()
