@@ -82,7 +82,8 @@ class Encoding:
         scale, zero = self.broadcast(x.ndim)
         q = np.rint(x.astype(np.float32) / scale) + zero.astype(np.float32)
         low, high = (np.float64(self.low), np.float64(self.high)) if self.dtype == "i32" else (self.low, self.high)
-        return np.clip(q.astype(np.float64), low, high).astype(NUMPY[self.dtype])
+        integers: np.ndarray = np.clip(q.astype(np.float64), low, high).astype(NUMPY[self.dtype])
+        return integers
 
     def dequantize(self, q: np.ndarray) -> np.ndarray:
         """The float32 values that the integers `q` stand for."""

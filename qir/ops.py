@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -123,12 +124,16 @@ def _typed(op: str, name: str, kind: str, given: Any) -> Any:
     if plural and isinstance(given, list | tuple | np.ndarray):
         return tuple(_typed(op, name, kind[:-1], item) for item in given)
     value: Any = given.item() if isinstance(given, np.generic) else given
-    if plural or (not isinstance(value, KINDS[kind]) and value is not TRAINING):
+    fits = isinstance(value, KINDS[kind]) or value is TRAINING
+    if plural or not fits:
         raise QirError(f"attribute {name!r} of {op} is of kind {kind}; {value!r} is not")
     if kind == "FLOAT":
         return float(value)
     return int(value) if kind == "INT" and value is not TRAINING else value
 
+
+DECLARATIONS = ("qir.composites", "qir.integer")
+"""The modules that declare the operators outside the ONNX standard."""
 
 COMPOSITES: dict[str, OpDef] = {}
 
@@ -144,7 +149,8 @@ def declare(definition: OpDef) -> OpDef:
 @cache
 def definition(op: str) -> OpDef:
     """What is known about the operator `op`. Raises QirError when a name without a dot is no ONNX operator."""
-
+    for declarations in DECLARATIONS:
+        import_module(declarations)
     if op in COMPOSITES:
         return COMPOSITES[op]
     if op.startswith("qir."):
