@@ -193,4 +193,16 @@ def _attribute(proto: Any) -> Attribute:
     elif isinstance(value, list):
         value = tuple(item.decode() if isinstance(item, bytes) else item for item in value)
     kind = str(proto.type).rpartition(".")[2]
+    if kind in ("FLOAT", "FLOATS"):
+        value = shortest(value)
     return Attribute(kind if kind in KINDS else "ANY", value, proto.required)
+
+
+def shortest(value: Any) -> Any:
+    """A float that ONNX stores in 32 bits as the shortest decimal that stands for it (0.01, not 0.00999999977648…).
+
+    Tuples element by element, anything else as it is.
+    """
+    if isinstance(value, tuple):
+        return tuple(map(shortest, value))
+    return float(str(np.float32(value))) if isinstance(value, float) else value

@@ -10,7 +10,7 @@ import onnx
 from onnx import AttributeProto, defs, helper, numpy_helper
 
 from qir.errors import QirError
-from qir.ops import VOCABULARY_OPSET
+from qir.ops import VOCABULARY_OPSET, shortest
 from qir.text import value_names
 from qir.types import NUMPY, ScalarType, to_proto
 
@@ -116,5 +116,5 @@ def attributes_of(proto: onnx.NodeProto) -> dict[str, Any]:
             value = numpy_helper.to_array(value)
         elif attribute.type == AttributeProto.STRINGS:
             value = tuple(item.decode(errors="replace") for item in value)
-        result[attribute.name] = tuple(value) if isinstance(value, list) else value
+        result[attribute.name] = shortest(tuple(value) if isinstance(value, list) else value)
     return result
