@@ -11,8 +11,8 @@ import numpy as np
 from qir.errors import QirError
 from qir.onnx_traits import limits
 from qir.ops import Attribute, OpDef, declare
-from qir.traits import Clamps, Elementwise, IdentityInInference, Shapes, Stateful, Unary, Weighted
-from qir.types import UNKNOWN, ScalarType, Type
+from qir.traits import Clamps, Elementwise, IdentityInInference, MovesData, Shapes, Stateful, Unary, Weighted
+from qir.types import UNKNOWN, ScalarType, TensorType, Type
 
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
@@ -166,26 +166,20 @@ def expand_view(graph: Graph, node: Node) -> Sequence[Value]:
 
 
 def _view_type(node: Node) -> Sequence[Type]:
-    from qir.types import TensorType
-
     x, shape = node.operands[0].type, node.attr("shape")
     if x.dtype is None:
         return [UNKNOWN]
     return [TensorType(x.dtype, tuple(None if size in (None, -1) else size for size in shape))]
 
 
-def _view_def() -> OpDef:
-    from qir.traits import MovesData
-
-    return OpDef(
+VIEW = declare(
+    OpDef(
         "qir.View", ("x", "size"), 1, None,
         attributes={"shape": Attribute("ANY", required=True)},
         traits=(MovesData(),), expand=expand_view, infer=_view_type,
         doc="Reshape to `shape`, where each None stands for the next of the computed sizes.",
-    )  # fmt: skip
-
-
-VIEW = declare(_view_def())
+    )
+)  # fmt: skip
 
 
 def expand_quantize(graph: Graph, node: Node) -> Sequence[Value]:
@@ -212,5 +206,67 @@ QUANTIZE = declare(
         attributes={"encoding": Attribute("ENCODING", required=True)},
         traits=(Unary(),), expand=expand_quantize, infer=_keeps_type,
         doc="Rounds every element to the grid of the encoding; before calibration it returns `x` as it is.",
+    )
+)  # fmt: skip
+
+
+def expand_rsqrt(graph: Graph, node: Node) -> Sequence[Value]:
+    """1 / sqrt(x)."""
+    root = graph.add("Sqrt", node.operands, like=node)
+    return graph.add("Reciprocal", [root.result], like=node).results
+
+
+def expand_log1p(graph: Graph, node: Node) -> Sequence[Value]:
+    """log(1 + x), which loses digits near zero."""
+    shifted = graph.add("Add", [*node.operands, graph.constant(1.0)], like=node)
+    return graph.add("Log", [shifted.result], like=node).results
+
+
+def expand_expm1(graph: Graph, node: Node) -> Sequence[Value]:
+    """exp(x) - 1, which loses digits near zero."""
+    power = graph.add("Exp", node.operands, like=node)
+    return graph.add("Sub", [power.result, graph.constant(1.0)], like=node).results
+
+
+for _name, _expand in (("Rsqrt", expand_rsqrt), ("Log1p", expand_log1p), ("Expm1", expand_expm1)):
+    declare(
+        OpDef(
+            f"qir.{_name}", ("x",), 1, 1, traits=(Unary(),), expand=_expand, infer=_keeps_type,
+            doc=(_expand.__doc__ or "").strip(),
+        )
+    )  # fmt: skip
+
+
+def expand_swap_axes(graph: Graph, node: Node) -> Sequence[Value]:
+    """Transpose, once the rank is known."""
+    rank = node.operands[0].type.rank
+    if rank is None:
+        raise QirError("swapping axes can only be expanded for a known rank", node, help="import with example inputs")
+    order = list(range(rank))
+    a, b = node.attr("axis0"), node.attr("axis1")
+    order[a], order[b] = order[b], order[a]
+    return graph.add("Transpose", node.operands, {"perm": tuple(order)}, like=node).results
+
+
+SWAP_AXES = declare(
+    OpDef(
+        "qir.SwapAxes", ("x",), 1, 1,
+        attributes={"axis0": Attribute("INT", required=True), "axis1": Attribute("INT", required=True)},
+        traits=(MovesData(),), expand=expand_swap_axes,
+        doc="Transposes two axes, which may count from the end.",
+    )
+)  # fmt: skip
+
+
+def expand_floor_divide(graph: Graph, node: Node) -> Sequence[Value]:
+    """Div of integers, which rounds as Python does for sizes (they are not negative)."""
+    return graph.add("Div", node.operands, like=node).results
+
+
+FLOOR_DIVIDE = declare(
+    OpDef(
+        "qir.FloorDivide", ("a", "b"), 2, 2,
+        traits=(Elementwise(), Shapes()), expand=expand_floor_divide, infer=lambda node: [ScalarType("int")],
+        doc="`a // b` of Python integers.",
     )
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Emissions of the integer operators."""

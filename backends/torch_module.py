@@ -1,0 +1,282 @@
+"""The torch backend: a graph as an `fx.GraphModule` of real, named layers."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from qir.attributes import Port, Symbol, TrainingMode
+from qir.backends import torch_emissions, torch_integer  # noqa: F401  (fills the table)
+from qir.backends.torch_emissions import EMISSIONS, Emission, call
+from qir.backends.torch_modules import Call
+from qir.errors import QirError
+from qir.evaluate import Runner
+from qir.facts import FUNCTIONALS_LIFTED, MODULES_UNROLLED, is_quantizer
+from qir.graph import Graph, Node, Value
+from qir.text import value_names
+from qir.types import ScalarType
+
+
+def emit_torch(graph: Graph, *, share: bool = False) -> fx.GraphModule:
+    """A module that computes `graph`: a layer for every computation, at its module path, in evaluation mode.
+
+    Parameters and buffers have the paths of the weights, tied ones stay tied. They are copies unless `share`.
+    Raises QirError when a functional call has no layer (run `lift-functionals`), when a layer is called twice (run
+    `unroll-modules`), or when operators have no torch emission, listing all of them.
+    """
+    for fact in (FUNCTIONALS_LIFTED, MODULES_UNROLLED):
+        for node in fact.check(graph):
+            raise QirError("the torch backend needs a layer of its own for this call", node,
+                           help=f"run the pass that gives {fact.name!r}")  # fmt: skip
+    _check_emittable(graph)
+    return _Emitter(graph, share).run()
+
+
+def executor(graph: Graph) -> Runner:
+    """Runs the graph in torch, on the CPU: from numpy arrays to numpy arrays."""
+    module = emit_torch(graph, share=True)
+
+    def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        with torch.no_grad():
+            returned = module(*(torch.from_numpy(np.ascontiguousarray(array)) for array in inputs))
+        flat = [returned] if isinstance(returned, torch.Tensor) else list(returned)
+        return [tensor.numpy() for tensor in flat]
+
+    return run
+
+
+def _check_emittable(graph: Graph) -> None:
+    missing = [node for node in graph.nodes() if node.op not in EMISSIONS and not node.op.startswith("torch.")]
+    if missing:
+        kinds = sorted({node.op for node in missing})
+        raise QirError(
+            f"{len(kinds)} operators have no torch emission", missing[0], stage="emit torch", snippet="\n".join(kinds)
+        )
+
+
+class _Emitter:
+    """Walks the nodes in order and builds the fx graph and the tree of layers."""
+
+    def __init__(self, graph: Graph, share: bool) -> None:
+        self.graph = graph
+        self.share = share
+        self.root = nn.Module()
+        self.fx = fx.Graph()
+        self.known: dict[Value, Any] = {}
+        self.tensors: dict[Value, torch.Tensor] = {}
+        self.unread: set[str] = set()
+        self.names = value_names(graph)
+        self.constants = 0
+
+    def run(self) -> fx.GraphModule:
+        """The module."""
+        for value in self.graph.inputs:
+            self.known[value] = self.fx.placeholder(_identifier(value.hint))
+        emissions = [(node, self._emission(node)) for node in self.graph.nodes()]
+        for node, emission in sorted(emissions, key=lambda pair: len(pair[0].module or "")):
+            self._attach(node, emission)
+        self._name_weights()
+        for node, emission in emissions:
+            self._call(node, emission)
+        for path in sorted(self.unread):  # an fx module keeps only what its code reads
+            self.fx.get_attr(path)
+        self.fx.output(self._arranged(self.graph.structure))
+        module = fx.GraphModule(self.root, self.fx, _identifier(self.graph.name))
+        return module.eval()
+
+    # -- layers ------------------------------------------------------------------------------------------------------
+
+    def _emission(self, node: Node) -> Emission:
+        emission = EMISSIONS[node.op](node) if node.op in EMISSIONS else _opaque(node)
+        if isinstance(emission.target, nn.Module) or node.module is None:
+            return emission
+        training = next((name for name, value in emission.kwargs.items() if isinstance(value, TrainingMode)), None)
+        kwargs = {name: value for name, value in emission.kwargs.items() if name != training}
+        layer = Call(emission.target, node.op.rpartition(".")[2], training)
+        return Emission(layer, emission.args, kwargs, emission.owns)
+
+    def _attach(self, node: Node, emission: Emission) -> None:
+        """Put a layer at its path and its weights into it."""
+        if not isinstance(emission.target, nn.Module):
+            return
+        for name, value in emission.owns.items():
+            _register(emission.target, name, self._tensor(value), value.weight is None or value.weight.persistent)
+        self._set_module(self._path(node), emission.target)
+
+    def _path(self, node: Node) -> str:
+        """Where the layer goes; a quantizer goes beside the layer whose tensor it rounds."""
+        if not is_quantizer(node):
+            if node.module is None:
+                raise QirError("this call needs a layer", node, help="run lift-functionals")
+            return node.module
+        return f"{_identifier(self.names[node.result])}_quantizer" if node.module is None else node.module
+
+    def _set_module(self, path: str, module: nn.Module) -> None:
+        *parents, name = path.split(".")
+        owner = self._container(parents)
+        if isinstance(existing := getattr(owner, name, None), nn.Module):
+            for child, inner in existing.named_children():
+                module.add_module(child, inner)
+        owner.add_module(name, module)
+
+    def _container(self, names: Sequence[str]) -> nn.Module:
+        owner = self.root
+        for name in names:
+            if not isinstance(getattr(owner, name, None), nn.Module):
+                owner.add_module(name, nn.Module())
+            owner = getattr(owner, name)
+        return owner
+
+    # -- weights -----------------------------------------------------------------------------------------------------
+
+    def _tensor(self, value: Value) -> torch.Tensor:
+        """The one tensor of a weight."""
+        if value not in self.tensors:
+            self.tensors[value] = _as_tensor(value, self.share)
+        return self.tensors[value]
+
+    def _weight(self, value: Value) -> Any:
+        """What stands for a weight in a call: a number, or a read of the module's attribute."""
+        weight = value.weight
+        assert weight is not None
+        if isinstance(value.type, ScalarType):
+            return weight.data
+        if value not in self.known:
+            path = weight.paths[0] if weight.paths else f"_constant_{self.constants}"
+            if not weight.paths:
+                self.constants += 1
+                self.root.register_buffer(path, self._tensor(value), persistent=False)
+            self.known[value] = self.fx.get_attr(path)
+            self.unread.discard(path)
+        return self.known[value]
+
+    def _name_weights(self) -> None:
+        """Give the module every name of a weight that no layer owns."""
+        for value in self.graph.weights():
+            for path in value.weight.paths if value.weight else ():
+                *parents, name = path.split(".")
+                owner = self._container(parents)
+                if name not in owner._parameters and name not in owner._buffers:
+                    _register(owner, name, self._tensor(value), value.weight is None or value.weight.persistent)
+                    self.unread.add(path)
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    def _call(self, node: Node, emission: Emission) -> None:
+        args, kwargs = self._resolve(emission.args), self._resolve(emission.kwargs)
+        name = _identifier(self.names[node.result])
+        if isinstance(emission.target, nn.Module):
+            made = self.fx.create_node("call_module", self._path(node), args, kwargs, name)
+        else:
+            made = self.fx.create_node("call_function", emission.target, args, kwargs, name)
+        if node.loc is not None:
+            made.meta["source"] = str(node.loc)
+        if len(node.results) == 1:
+            self.known[node.result] = made
+            return
+        for port, value in enumerate(node.results):
+            self.known[value] = self.fx.call_function(operator.getitem, (made, port))
+
+    def _resolve(self, argument: Any) -> Any:
+        match argument:
+            case Value():
+                return self.known[argument] if argument in self.known else self._weight(argument)
+            case tuple():
+                return tuple(map(self._resolve, argument))
+            case list():
+                return list(map(self._resolve, argument))
+            case dict():
+                return {key: self._resolve(item) for key, item in argument.items()}
+            case slice():
+                return slice(*map(self._resolve, (argument.start, argument.stop, argument.step)))
+            case Symbol(name):
+                return _framework_object(name)
+        return argument
+
+    def _arranged(self, structure: Any) -> Any:
+        outputs = [self._resolve(value) for value in self.graph.outputs]
+        if structure is None:
+            return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+        def arrange(part: Any) -> Any:
+            match part:
+                case bool() | None | str() | float():
+                    return part
+                case int():
+                    return outputs[part]
+                case dict():
+                    return {key: arrange(item) for key, item in part.items()}
+                case _:
+                    return type(part)(map(arrange, part))
+
+        return arrange(structure)
+
+
+def _opaque(node: Node) -> Emission:
+    """An opaque call as the framework made it."""
+    operands = node.operands
+
+    def fill(template: Any) -> Any:
+        match template:
+            case Port(index):
+                return operands[index]
+            case tuple():
+                return tuple(map(fill, template))
+            case list():
+                return list(map(fill, template))
+            case dict():
+                return {key: fill(item) for key, item in template.items()}
+            case slice():
+                return slice(*map(fill, (template.start, template.stop, template.step)))
+        return template
+
+    args, kwargs = fill(node.attrs.get("args", ())), fill(node.attrs.get("kwargs", {}))
+    if node.host is not None:
+        return Emission(node.host, args, kwargs)
+    return call(_framework_object(node.op), *args, **kwargs)
+
+
+def _framework_object(name: str) -> Any:
+    """What a dotted name that begins with `torch` stands for."""
+    if name.startswith(("cpu", "cuda", "meta", "mps")):
+        return torch.device(name)
+    try:
+        return reduce(getattr, name.split(".")[1:], torch)
+    except AttributeError:
+        raise QirError(f"torch has no {name!r}", stage="emit torch") from None
+
+
+def _as_tensor(value: Value, share: bool) -> torch.Tensor:
+    weight = value.weight
+    assert weight is not None
+    data = weight.data
+    if isinstance(data, torch.Tensor):
+        tensor = data if share else data.detach().clone()
+        requires_grad = data.requires_grad
+    else:
+        tensor = torch.from_numpy(np.array(weight.array))
+        requires_grad = weight.trainable
+    if weight.trainable and not isinstance(tensor, nn.Parameter):
+        return nn.Parameter(tensor, requires_grad=requires_grad)
+    return tensor
+
+
+def _register(owner: nn.Module, name: str, tensor: torch.Tensor, persistent: bool) -> None:
+    if isinstance(tensor, nn.Parameter):
+        owner.register_parameter(name, tensor)
+    elif name in owner._parameters:
+        owner._parameters[name] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+    else:
+        owner.register_buffer(name, tensor, persistent=persistent)
+
+
+def _identifier(name: str) -> str:
+    """`name` as Python allows it."""
+    cleaned = "".join(letter if letter.isalnum() else "_" for letter in name)
+    return cleaned if cleaned and not cleaned[0].isdigit() else f"_{cleaned}"

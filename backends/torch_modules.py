@@ -1,0 +1,234 @@
+"""Layers and functions of emitted torch modules that torch.nn lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qir.encodings import Encoding
+from qir.errors import QirError
+
+
+class Call(nn.Module):
+    """A function as a layer: it passes all arguments through unchanged, and `training` where the call follows it."""
+
+    def __init__(self, function: Callable[..., Any], name: str, training: str | None = None) -> None:
+        super().__init__()
+        self.function = function
+        self.name = name
+        self.training_argument = training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns."""
+        if self.training_argument is not None:
+            kwargs[self.training_argument] = self.training
+        return self.function(*args, **kwargs)
+
+    def _get_name(self) -> str:
+        return self.name
+
+
+class Folded:
+    """A function of two tensors as one of any number."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.function = function
+        self.__name__ = getattr(function, "__name__", "folded")
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        return reduce(self.function, tensors)
+
+
+class Conv(nn.Module):
+    """A convolution whose weights are arguments, because another layer owns them or they are computed."""
+
+    def __init__(self, rank: int, stride: Any, padding: Any, dilation: Any, groups: int, pad: nn.Module | None) -> None:
+        super().__init__()
+        self.rank, self.groups = rank, groups
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.pad = pad
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The convolution of `x`."""
+        function = (F.conv1d, F.conv2d, F.conv3d)[self.rank - 1]
+        x = x if self.pad is None else self.pad(x)
+        return function(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Pad(nn.Module):
+    """Padding with a constant, sizes in torch's order (last axis first)."""
+
+    def __init__(self, sizes: Sequence[int], value: float) -> None:
+        super().__init__()
+        self.sizes, self.value = tuple(sizes), value
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`, padded."""
+        return F.pad(x, self.sizes, value=self.value)
+
+
+class Gemm(nn.Module):
+    """ONNX's Gemm."""
+
+    def __init__(self, alpha: float, beta: float, transpose_a: int, transpose_b: int) -> None:
+        super().__init__()
+        self.alpha, self.beta, self.transpose_a, self.transpose_b = alpha, beta, transpose_a, transpose_b
+
+    def forward(self, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+        """alpha * a @ b + beta * c."""
+        product = (a.t() if self.transpose_a else a) @ (b.t() if self.transpose_b else b)
+        product = product if self.alpha == 1.0 else self.alpha * product
+        if c is None:
+            return product
+        return product + (c if self.beta == 1.0 else self.beta * c)
+
+
+class BatchNorm(nn.Module):
+    """A batch norm whose weights and statistics are arguments, because another layer owns them."""
+
+    def __init__(self, eps: float, momentum: float) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+
+    def forward(
+        self, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, count: Tensor | None = None
+    ) -> Tensor:
+        """`x` normalized; when training, the statistics are updated in place."""
+        if self.training and count is not None:
+            count.add_(1)
+        return F.batch_norm(x, mean, variance, weight, bias, self.training, self.momentum, self.eps)
+
+
+class Swish(nn.Module):
+    """x * sigmoid(alpha * x)."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activation."""
+        return x * torch.sigmoid(self.alpha * x)
+
+
+class HardSigmoid(nn.Module):
+    """clamp(alpha * x + beta, 0, 1)."""
+
+    def __init__(self, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.alpha, self.beta = alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activation."""
+        return (self.alpha * x + self.beta).clamp(0, 1)
+
+
+class StochasticDepth(nn.Module):
+    """When training, drops the input, or rows of it, with probability `p`; drawn as torchvision draws it."""
+
+    def __init__(self, p: float, mode: str) -> None:
+        super().__init__()
+        self.p, self.mode = p, mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`, in training scaled by a random 0 or 1 / (1 - p)."""
+        if not self.training or self.p == 0.0:
+            return x
+        survival = 1.0 - self.p
+        size = [x.shape[0] if self.mode == "row" else 1] + [1] * (x.ndim - 1)
+        noise = torch.empty(size, dtype=x.dtype, device=x.device).bernoulli_(survival)
+        if survival > 0.0:
+            noise.div_(survival)
+        return x * noise
+
+
+class _RoundHalfEven(torch.autograd.Function):
+    """torch.round with the gradient of the identity (straight-through)."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.round(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        return None
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient
+
+
+class Quantizer(nn.Module):
+    """Rounds to the grid of an encoding, in float32, as QuantizeLinear and DequantizeLinear do.
+
+    The gradient passes straight through inside the grid's range and is zero outside.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, encoding: Encoding) -> None:
+        super().__init__()
+        if encoding.scale is None or encoding.zero_point is None:
+            raise QirError("a simulator needs calibrated quantizers", help="run calibrate first")
+        self.low, self.high, self.axis = float(encoding.low), float(encoding.high), encoding.axis
+        self.dtype = encoding.dtype
+        self.register_buffer("scale", torch.tensor(encoding.scale))
+        self.register_buffer("zero_point", torch.tensor(encoding.zero_point.astype("float32")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` on the grid."""
+        scale, zero = self.scale, self.zero_point
+        if self.axis is not None:
+            shape = [1] * x.ndim
+            shape[self.axis] = -1
+            scale, zero = scale.reshape(shape), zero.reshape(shape)
+        rounded: Tensor = _RoundHalfEven.apply(x / scale)
+        return (torch.clamp(rounded + zero, self.low, self.high) - zero) * scale
+
+    def extra_repr(self) -> str:
+        """The dtype, and the axis when there is one scale for each index of it."""
+        return self.dtype if self.axis is None else f"{self.dtype}, axis={self.axis}"
+
+
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    """F.prelu with a slope of ONNX's shape, which broadcasts against `x`."""
+    return F.prelu(x, slope.reshape(-1))
+
+
+def gather(data: Tensor, indices: Tensor, axis: int) -> Tensor:
+    """ONNX's Gather: `indices` of any rank in the place of `axis`."""
+    axis = axis % data.ndim
+    picked = data.index_select(axis, indices.reshape(-1))
+    return picked.reshape(*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+
+
+def flatten(x: Tensor, axis: int) -> Tensor:
+    """ONNX's Flatten: a matrix, with the axes before `axis` in its rows."""
+    rows = 1
+    for size in x.shape[: axis if axis >= 0 else x.ndim + axis]:
+        rows *= size
+    return x.reshape(rows, -1)
+
+
+def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """ONNX's Reshape, where 0 copies a size."""
+    return x.reshape([x.shape[axis] if size == 0 else size for axis, size in enumerate(shape)])
+
+
+def unsqueeze(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """New axes of one element at these places of the result."""
+    rank = x.ndim + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def same(x: Tensor) -> Tensor:
+    """`x`."""
+    return x

@@ -1,0 +1,180 @@
+"""The table of torch lowerings: one function for each meaning, registered for all of its spellings.
+
+    @lowers(torch.relu, F.relu, nn.ReLU, "Tensor.relu")
+    def relu(build, input, inplace=False):
+        return build("Relu", input)
+
+A lowering's parameters have torch's names, so Python itself binds the arguments of a call. For a layer, the call's
+arguments come first and every other parameter is read from the layer's attribute of that name. A string names a method
+of Tensor (`Tensor.relu`) or, by its full name, a function of a package that need not be installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from qir.errors import QirError
+from qir.graph import Graph, Node, Value
+from qir.types import NAMES as ONNX_NAMES
+from qir.types import NUMPY, TensorType
+from qir.weights import Weight
+
+Spelling = Callable[..., Any] | type | str
+Lowering = Callable[..., Any]
+
+DTYPES = {
+    torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16",
+    torch.int8: "i8", torch.int16: "i16", torch.int32: "i32", torch.int64: "i64",
+    torch.uint8: "u8", torch.uint16: "u16", torch.uint32: "u32", torch.uint64: "u64", torch.bool: "bool",
+    torch.complex64: "c64", torch.complex128: "c128",
+    torch.float8_e4m3fn: "f8e4m3fn", torch.float8_e5m2: "f8e5m2",
+    torch.float8_e4m3fnuz: "f8e4m3fnuz", torch.float8_e5m2fnuz: "f8e5m2fnuz",
+}  # fmt: skip
+assert set(DTYPES.values()) <= set(ONNX_NAMES.values())
+
+
+class Unlowered(Exception):
+    """Raised by a lowering for arguments that it does not cover; the call then stays opaque, for this reason."""
+
+
+class Lowerings:
+    """Functions, methods and layer classes, each with the function that lowers it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.table: dict[Spelling, Lowering] = {}
+
+    def __call__(self, *spellings: Spelling) -> Callable[[Lowering], Lowering]:
+        """Register a lowering. Raises QirError when a spelling already has one."""
+
+        def register(lowering: Lowering) -> Lowering:
+            for spelling in dict.fromkeys(spellings):
+                if spelling in self.table:
+                    first = self.table[spelling].__name__
+                    raise QirError(f"{spelling} is already lowered by {first}", help=f"remove one of the two {self.name}s")
+                self.table[spelling] = lowering
+            return lowering
+
+        return register
+
+    def of_function(self, target: Any) -> Lowering | None:
+        """The lowering of a function, by itself or by its full name."""
+        try:
+            found = self.table.get(target)
+        except TypeError:
+            return None
+        return found or self.table.get(f"{getattr(target, '__module__', '')}.{getattr(target, '__name__', '')}")
+
+    def of_method(self, name: str) -> Lowering | None:
+        """The lowering of a method of Tensor; that of the plain method for an in-place one."""
+        found = self.table.get(f"Tensor.{name}")
+        if found is None and name.endswith("_") and not name.startswith("_"):
+            found = self.table.get(f"Tensor.{name[:-1]}")
+        return found
+
+    def of_layer(self, layer: torch.nn.Module) -> Lowering | None:
+        """The lowering of a layer: of its class, or of a base whose forward it did not change."""
+        for kind in type(layer).__mro__:
+            if kind in self.table:
+                return self.table[kind] if type(layer).forward is kind.forward else None
+        return None
+
+
+lowers = Lowerings("torch lowering")
+
+
+def read_tensor(tensor: torch.Tensor) -> np.ndarray:
+    """A numpy view of a tensor's memory (a copy only when it is on another device), bf16 and fp8 included."""
+    tensor = tensor.detach().cpu()
+    array_type = NUMPY[DTYPES[tensor.dtype]]
+    if tensor.dtype in (torch.bfloat16, *(d for d in DTYPES if "float8" in str(d))):
+        carrier = torch.int16 if tensor.dtype == torch.bfloat16 else torch.uint8
+        return np.asarray(tensor.contiguous().view(carrier).numpy()).view(array_type)
+    return np.asarray(tensor.numpy())
+
+
+def type_of_tensor(tensor: torch.Tensor) -> TensorType:
+    """The type of a torch tensor."""
+    return TensorType(DTYPES.get(tensor.dtype), tuple(tensor.shape))
+
+
+class Builder:
+    """What a lowering builds with: adds nodes to a graph and keeps a list of them."""
+
+    def __init__(self, graph: Graph, weight_of: Callable[[torch.Tensor], Value]) -> None:
+        self.graph = graph
+        self.weight_of = weight_of
+        self.added: list[Node] = []
+        self.constants: list[Value] = []
+
+    def __call__(self, op: str, *operands: Any, results: int | None = None, **attrs: Any) -> Any:
+        """The result of a new node (a list, when `results` is given). Tensors and numbers become constants.
+
+        Attributes that are None are left out, and so are operands that are None at the end.
+        """
+        values = [self.value(operand) for operand in operands]
+        while values and values[-1] is None:
+            values.pop()
+        given = {name: value for name, value in attrs.items() if value is not None}
+        node = self.graph.add(op, values, given, results=results)
+        self.added.append(node)
+        return node.result if results is None else node.results
+
+    def value(self, operand: Any) -> Value | None:
+        """`operand` as a value of the graph. Raises Unlowered for what no operand can be."""
+        match operand:
+            case None | Value():
+                return operand
+            case torch.Tensor():
+                return self.weight_of(operand)
+            case bool() | int() | float() | np.ndarray():
+                return self._constant(operand)
+        raise Unlowered(f"a {type(operand).__name__} is no operand")
+
+    def indices(self, numbers: Sequence[int]) -> Value:
+        """A constant vector of i64."""
+        return self._constant(np.array(numbers, np.int64))
+
+    def _constant(self, data: Any) -> Value:
+        self.constants.append(self.graph.constant(data))
+        return self.constants[-1]
+
+    def undo(self) -> None:
+        """Take back what was built."""
+        for node in reversed(self.added):
+            self.graph.erase(node)
+        for value in self.constants:
+            if value in self.graph.nx:
+                self.graph.remove_weight(value)
+        self.added.clear()
+        self.constants.clear()
+
+
+def numbers(value: Any, count: int) -> tuple[int, ...]:
+    """A number repeated `count` times, or the numbers of a sequence of that length. Raises Unlowered for others."""
+    items = tuple(value) if isinstance(value, list | tuple | torch.Size) else (value,) * count
+    if len(items) == 1:
+        items *= count
+    if len(items) != count or not all(isinstance(item, int) for item in items):
+        raise Unlowered(f"{value!r} is not {count} known numbers")
+    return items
+
+
+def unless(trivial: int, items: tuple[int, ...]) -> tuple[int, ...] | None:
+    """`items`, or None when all of them are `trivial`, which is what the operator does without the attribute."""
+    return None if all(item == trivial for item in items) else items
+
+
+def known(condition: bool, reason: str) -> None:
+    """Raise Unlowered with `reason` unless `condition`."""
+    if not condition:
+        raise Unlowered(reason)
+
+
+def make_weight(tensor: torch.Tensor, paths: tuple[str, ...], persistent: bool) -> Weight:
+    """A weight that refers to the tensor."""
+    return Weight(tensor, paths, read_tensor, isinstance(tensor, torch.nn.Parameter), persistent)

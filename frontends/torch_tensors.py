@@ -1,0 +1,281 @@
+"""Lowerings of torch's functions and methods on tensors: arithmetic, comparison, reduction, shapes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from qir.frontends.torch_lowerings import Builder, Lowering, Unlowered, known, lowers
+from qir.graph import Value
+from qir.types import ScalarType
+
+
+def _unary(op: str, *spellings: Any) -> None:
+    """Register the lowering of a function of one tensor to one operator."""
+
+    def lowering(build: Builder, input: Value) -> Value:
+        return build(op, input)
+
+    lowering.__name__ = op.rpartition(".")[2].lower()
+    lowers(*spellings)(lowering)
+
+
+for _op, _names in {
+    "Abs": "abs absolute", "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh", "Acos": "acos arccos", "Acosh": "acosh arccosh",
+    "Asin": "asin arcsin", "Asinh": "asinh arcsinh", "Atan": "atan arctan", "Atanh": "atanh arctanh", "Erf": "erf",
+    "Exp": "exp", "Floor": "floor", "Log": "log", "Neg": "neg negative", "Reciprocal": "reciprocal", "Round": "round",
+    "Sign": "sign", "Sin": "sin", "Sinh": "sinh", "Sqrt": "sqrt", "Tan": "tan", "qir.Rsqrt": "rsqrt",
+    "qir.Log1p": "log1p", "qir.Expm1": "expm1", "Not": "logical_not", "IsNaN": "isnan",
+}.items():  # fmt: skip
+    _spellings = [spelling for name in _names.split() for spelling in (getattr(torch, name), f"Tensor.{name}")]
+    _unary(_op, *_spellings, *{"Abs": [operator.abs], "Neg": [operator.neg]}.get(_op, []))
+
+
+# -- arithmetic ------------------------------------------------------------------------------------------------------
+
+
+def _scaled(build: Builder, op: str, input: Any, other: Any, alpha: Any) -> Value:
+    known(isinstance(alpha, int | float), "a computed alpha")
+    if alpha == 1:
+        return build(op, input, other)
+    known(isinstance(other, Value), "alpha with a number")
+    return build("qir.ScaledAdd", input, other, alpha=float(alpha if op == "Add" else -alpha))
+
+
+@lowers(operator.add, operator.iadd, torch.add, "Tensor.add", "Tensor.__add__", "Tensor.__radd__")
+def add(build: Builder, input: Any, other: Any, *, alpha: Any = 1) -> Value:
+    """Add, or qir.ScaledAdd."""
+    return _scaled(build, "Add", input, other, alpha)
+
+
+@lowers(operator.sub, operator.isub, torch.sub, torch.subtract, "Tensor.sub", "Tensor.subtract")
+def sub(build: Builder, input: Any, other: Any, *, alpha: Any = 1) -> Value:
+    """Sub, or qir.ScaledAdd."""
+    return _scaled(build, "Sub", input, other, alpha)
+
+
+@lowers(torch.rsub)
+def rsub(build: Builder, input: Any, other: Any, alpha: Any = 1) -> Value:
+    """Sub the other way round."""
+    known(alpha == 1, "rsub with alpha")
+    return build("Sub", other, input)
+
+
+@lowers(operator.mul, operator.imul, torch.mul, torch.multiply, "Tensor.mul", "Tensor.multiply")
+def mul(build: Builder, input: Any, other: Any) -> Value:
+    """Mul."""
+    return build("Mul", input, other)
+
+
+@lowers(operator.truediv, operator.itruediv, torch.div, torch.divide, torch.true_divide, "Tensor.div", "Tensor.divide",
+        "Tensor.true_divide")  # fmt: skip
+def div(build: Builder, input: Any, other: Any, *, rounding_mode: str | None = None) -> Value:
+    """Div of tensors; integer tensors would need a cast first and stay whole."""
+    known(rounding_mode is None, f"division with rounding_mode={rounding_mode!r}")
+    dtypes = [value.type.dtype for value in (input, other) if isinstance(value, Value) and value.type.dtype]
+    scalars = all(isinstance(v, int | float) or isinstance(v.type, ScalarType) for v in (input, other))
+    known(not scalars and (not dtypes or any(dtype[0] in "fbc" for dtype in dtypes)), "true division of integers")
+    return build("Div", input, other)
+
+
+@lowers(operator.pow, operator.ipow, torch.pow, "Tensor.pow")
+def power(build: Builder, input: Any, exponent: Any) -> Value:
+    """Pow."""
+    return build("Pow", input, exponent)
+
+
+@lowers(torch.square, "Tensor.square")
+def square(build: Builder, input: Value) -> Value:
+    """Pow with 2."""
+    return build("Pow", input, 2)
+
+
+@lowers(torch.maximum, "Tensor.maximum")
+def maximum(build: Builder, input: Value, other: Value) -> Value:
+    """Max."""
+    return build("Max", input, other)
+
+
+@lowers(torch.minimum, "Tensor.minimum")
+def minimum(build: Builder, input: Value, other: Value) -> Value:
+    """Min."""
+    return build("Min", input, other)
+
+
+@lowers(torch.clamp, torch.clip, "Tensor.clamp", "Tensor.clip")
+def clamp(build: Builder, input: Value, min: Any = None, max: Any = None) -> Value:
+    """Clip, with numbers as limits."""
+    known(all(limit is None or isinstance(limit, int | float) for limit in (min, max)), "clamp between tensors")
+    known(isinstance(min, int | float) or isinstance(max, int | float), "clamp without limits")
+    return build("Clip", input, min, max)
+
+
+@lowers(operator.matmul, torch.matmul, torch.mm, torch.bmm, "Tensor.matmul", "Tensor.mm", "Tensor.bmm",
+        "Tensor.__matmul__")  # fmt: skip
+def matmul(build: Builder, input: Value, other: Value) -> Value:
+    """MatMul."""
+    return build("MatMul", input, other)
+
+
+# -- comparison ------------------------------------------------------------------------------------------------------
+
+
+def _binary(op: str, *spellings: Any) -> None:
+    def lowering(build: Builder, input: Any, other: Any) -> Value:
+        return build(op, input, other)
+
+    lowering.__name__ = op.lower()
+    lowers(*spellings)(lowering)
+
+
+for _op, _names in {
+    "Equal": "eq", "Greater": "gt greater", "GreaterOrEqual": "ge greater_equal", "Less": "lt less",
+    "LessOrEqual": "le less_equal", "And": "logical_and", "Or": "logical_or", "Xor": "logical_xor",
+}.items():  # fmt: skip
+    _spellings = [spelling for name in _names.split() for spelling in (getattr(torch, name), f"Tensor.{name}")]
+    _binary(_op, *_spellings, *([getattr(operator, _names.split()[0])] if hasattr(operator, _names.split()[0]) else []))
+
+
+@lowers(torch.where)
+def where(build: Builder, condition: Value, input: Any = None, other: Any = None) -> Value:
+    """Where."""
+    known(input is not None and other is not None, "where with a condition alone")
+    return build("Where", condition, input, other)
+
+
+@lowers("Tensor.where")
+def tensor_where(build: Builder, input: Value, condition: Value, other: Any) -> Value:
+    """Where, called on the value for true."""
+    return build("Where", condition, input, other)
+
+
+# -- reductions ------------------------------------------------------------------------------------------------------
+
+
+def _reduction(op: str, *spellings: Any) -> Lowering:
+    def lowering(build: Builder, input: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
+        known(dtype is None, "a reduction with dtype")
+        known(input.type.dtype is None or input.type.dtype[0] in "fb", "a reduction of integers changes the dtype")
+        axes = None if dim is None else build.indices([dim] if isinstance(dim, int) else list(dim))
+        known(dim is None or axes is not None, "a reduction over computed axes")
+        return build(op, input, axes, keepdims=int(keepdim))
+
+    lowering.__name__ = op.lower()
+    return lowers(*spellings)(lowering)
+
+
+_reduction("ReduceMean", torch.mean, "Tensor.mean")
+_reduction("ReduceSum", torch.sum, "Tensor.sum")
+
+
+def _extreme(op: str, *spellings: Any) -> Lowering:
+    def lowering(build: Builder, input: Value, dim: Any = (), keepdim: bool = False) -> Value:
+        axes = [dim] if isinstance(dim, int) else list(dim)
+        return build(op, input, build.indices(axes) if axes else None, keepdims=int(keepdim))
+
+    lowering.__name__ = op.lower()
+    return lowers(*spellings)(lowering)
+
+
+_extreme("ReduceMax", torch.amax, "Tensor.amax")
+_extreme("ReduceMin", torch.amin, "Tensor.amin")
+
+
+# -- shapes ----------------------------------------------------------------------------------------------------------
+
+
+@lowers(torch.cat, torch.concat, torch.concatenate)
+def cat(build: Builder, tensors: Sequence[Value], dim: int = 0) -> Value:
+    """Concat of tensors listed in the call."""
+    known(isinstance(tensors, list | tuple), "a list of tensors that is computed")
+    return build("Concat", *tensors, axis=dim)
+
+
+@lowers(torch.stack)
+def stack(build: Builder, tensors: Sequence[Value], dim: int = 0) -> Value:
+    """Concat along a new axis."""
+    known(isinstance(tensors, list | tuple), "a list of tensors that is computed")
+    return build("Concat", *(build("Unsqueeze", tensor, build.indices([dim])) for tensor in tensors), axis=dim)
+
+
+@lowers(torch.flatten, "Tensor.flatten", nn.Flatten)
+def flatten(build: Builder, input: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
+    """Flatten to a matrix, or a Reshape that joins the last axes."""
+    known(end_dim == -1 and start_dim >= 0, "flatten of axes in the middle")
+    if start_dim == 1:
+        return build("Flatten", input, axis=1)
+    return build("Reshape", input, build.indices([0] * start_dim + [-1]))
+
+
+@lowers(torch.reshape, "Tensor.reshape", "Tensor.view")
+def reshape(build: Builder, input: Value, *shape: Any) -> Value:
+    """Reshape to numbers, qir.View where some are computed."""
+    sizes = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], list | tuple | torch.Size) else shape
+    known(all(isinstance(s, int | Value) for s in sizes), "a view as another dtype, or to a computed shape")
+    if all(isinstance(size, int) for size in sizes):
+        return build("Reshape", input, build.indices(sizes), allowzero=int(0 in sizes))
+    computed = [size for size in sizes if isinstance(size, Value)]
+    known(all(isinstance(size.type, ScalarType) for size in computed), "a view to sizes that are tensors")
+    return build("qir.View", input, *computed, shape=tuple(s if isinstance(s, int) else None for s in sizes))
+
+
+@lowers(torch.permute, "Tensor.permute")
+def permute(build: Builder, input: Value, *dims: Any) -> Value:
+    """Transpose."""
+    axes = tuple(dims[0]) if len(dims) == 1 and isinstance(dims[0], list | tuple) else dims
+    known(all(isinstance(axis, int) for axis in axes), "computed axes")
+    return build("Transpose", input, perm=tuple(axis % len(axes) for axis in axes))
+
+
+@lowers(torch.transpose, torch.swapaxes, torch.swapdims, "Tensor.transpose", "Tensor.swapaxes", "Tensor.swapdims")
+def transpose(build: Builder, input: Value, dim0: int, dim1: int) -> Value:
+    """qir.SwapAxes."""
+    return build("qir.SwapAxes", input, axis0=dim0, axis1=dim1)
+
+
+@lowers(torch.t, "Tensor.t")
+def t(build: Builder, input: Value) -> Value:
+    """Transpose of a matrix."""
+    known(input.type.rank in (None, 2), "t of a vector")
+    return build("Transpose", input, perm=(1, 0))
+
+
+@lowers(torch.unsqueeze, "Tensor.unsqueeze")
+def unsqueeze(build: Builder, input: Value, dim: int) -> Value:
+    """Unsqueeze."""
+    return build("Unsqueeze", input, build.indices([dim]))
+
+
+@lowers(torch.squeeze, "Tensor.squeeze")
+def squeeze(build: Builder, input: Value, dim: Any = None) -> Value:
+    """Squeeze of an axis that is known to have one element."""
+    known(isinstance(dim, int) and input.type.rank is not None, "squeeze of axes that may have more than one element")
+    known(input.type.shape is not None and input.type.shape[dim] == 1, "squeeze of an axis of unknown size")
+    return build("Squeeze", input, build.indices([dim]))
+
+
+@lowers("Tensor.contiguous")
+def contiguous(build: Builder, input: Value, memory_format: Any = torch.contiguous_format) -> Value:
+    """The tensor itself: its values do not depend on the order in memory."""
+    known(memory_format is torch.contiguous_format, "another memory format")
+    return input
+
+
+@lowers("Tensor.size")
+def size(build: Builder, input: Value, dim: int | None = None) -> Value:
+    """qir.AxisSize."""
+    if not isinstance(dim, int):
+        raise Unlowered("the whole shape")
+    return build("qir.AxisSize", input, axis=dim)
+
+
+@lowers(operator.floordiv)
+def floordiv(build: Builder, a: Any, b: Any) -> Value:
+    """Whole-number division of Python numbers."""
+    scalars = [v for v in (a, b) if isinstance(v, Value) and v.type == ScalarType("int")]
+    known(len(scalars) + sum(isinstance(v, int) for v in (a, b)) == 2, "floor division of tensors")
+    return build("qir.FloorDivide", a, b)
