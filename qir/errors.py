@@ -51,6 +51,7 @@ class QirError(Exception):
         super().__init__(message)
         self.message = message
         self.node = node
+        self._seen = "" if node is None or node.erased else str(node)
         self.help = help
         self.stage = stage
         self.snippet = snippet
@@ -61,7 +62,7 @@ class QirError(Exception):
             lines += [f"  {line}" for line in self.snippet.splitlines()]
         if self.node is not None:
             lines += point_at(self.node.loc)
-            lines.append(f"  in: {self.node}")
+            lines.append(f"  in: {self._seen if self._seen and self.node.erased else self.node}")
         if self.help is not None:
             lines.append(f"help: {self.help}")
         return "\n".join(lines)

@@ -9,6 +9,7 @@ Read `graph.nx` with any networkx algorithm; write through the verbs of `Graph`,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 from qir.errors import Loc, QirError
 from qir.infer import result_types
 from qir.ops import OpDef, definition
-from qir.order import canonical_order
+from qir.order import canonical_order, weights_in
 from qir.types import UNKNOWN, ScalarType, Type, type_of
 from qir.weights import Weight
 
@@ -42,19 +43,19 @@ class Value:
     @property
     def node(self) -> Node | None:
         """The node that computes this value; None for an input or a weight."""
-        return next(iter(self.graph.nx.pred[self]), None)
+        return next(iter(self.graph.nx._pred[self]), None)
 
     @property
     def port(self) -> int:
         """Which result of its node this is."""
-        for ports in self.graph.nx.pred[self].values():
+        for ports in self.graph.nx._pred[self].values():
             return int(next(iter(ports)))
         raise QirError(f"%{self.hint} is computed by no node")
 
     @property
     def uses(self) -> list[Use]:
         """Every operand that this value is. Being an output of the graph is no use."""
-        return [Use(node, port) for node, ports in self.graph.nx.succ[self].items() for port in ports]
+        return [Use(node, port) for node, ports in self.graph.nx._adj[self].items() for port in ports]
 
     @property
     def is_output(self) -> bool:
@@ -98,12 +99,18 @@ class Node:
 
         Typed loosely, so that a `match` statement or an unpacking may state which operands it expects.
         """
-        return _by_port(self.graph.nx.pred[self])
+        return _by_port(self.graph.nx._pred[self])
 
     @property
     def results(self) -> list[Value]:
         """The values computed, by port."""
-        return _by_port(self.graph.nx.succ[self])
+        return _by_port(self.graph.nx._adj[self])
+
+    @property
+    def definitions(self) -> list[Node]:
+        """The nodes that compute the operands, by port; as often as they are read."""
+        computed = self.graph.nx._pred
+        return [node for value in self.operands if value is not None for node in computed[value]]
 
     @property
     def result(self) -> Value:
@@ -143,9 +150,13 @@ class Node:
 
 
 def _by_port(neighbours: Mapping[Any, Iterable[int]]) -> list[Any]:
+    if len(neighbours) == 1:
+        for neighbour, keys in neighbours.items():
+            if list(keys) == [0]:
+                return [neighbour]
     ports = [(port, neighbour) for neighbour, keys in neighbours.items() for port in keys]
     ports.sort(key=lambda item: item[0])
-    if not ports or ports[-1][0] == len(ports) - 1:
+    if all(port == number for number, (port, _) in enumerate(ports)):
         return [neighbour for _, neighbour in ports]
     dense: list[Any] = [None] * (ports[-1][0] + 1)
     for port, neighbour in ports:
@@ -166,6 +177,8 @@ class Graph:
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
         self.structure: Any = None
+        self.added: list[Node] | None = None
+        """Where `add` notes the new nodes, when a rewriter wants to know them."""
 
     # -- building ------------------------------------------------------------------------------------------------
 
@@ -185,7 +198,7 @@ class Graph:
 
         Python integers in a list make a tensor of i64, floats one of f32.
         """
-        if isinstance(data, bool | int | float):
+        if isinstance(data, bool | int | float) and not isinstance(data, np.generic):
             return self._value(hint, ScalarType(type_name(data)), Weight(data))
         array = np.asarray(data)
         if array.dtype == np.float64 and not isinstance(data, np.ndarray | np.generic):
@@ -220,15 +233,28 @@ class Graph:
             node.order, node.host = source[0].order, source[0].host
             hint = hint or source[0].result.hint
         known.check_operands(node, operands)
-        self.nx.add_node(node)
-        self.nx.add_edges_from((value, node, port) for port, value in enumerate(operands) if value is not None)
+        edges = [(self._own(value), node, port) for port, value in enumerate(operands) if value is not None]
         name = hint or op.rpartition(".")[2].lower()
         count = len(types) if types is not None else known.min_results if results is None else results
-        for port in range(count):
-            self.nx.add_edge(node, self._value(name if port == 0 else f"{name}_{port}", UNKNOWN), port)
-        for value, type in zip(node.results, types or result_types(node), strict=True):
-            value.type = type
+        made = [Value(self, name if port == 0 else f"{name}_{port}") for port in range(count)]
+        self.nx.add_node(node)
+        self.nx.add_edges_from(edges + [(node, value, port) for port, value in enumerate(made)])
+        try:
+            for value, type in zip(made, types or result_types(node), strict=True):
+                value.type = type
+        except QirError:
+            self.nx.remove_nodes_from([*made, node])
+            raise
+        if self.added is not None:
+            self.added.append(node)
         return node
+
+    def _own(self, value: Value) -> Value:
+        """`value`, which is in this graph. Raises QirError when it is not."""
+        if value not in self.nx:
+            place = "has left the graph" if value.graph is self else "belongs to another graph"
+            raise QirError(f"%{value.hint} {place}, so nothing here can read it")
+        return value
 
     def _value(self, hint: str, type: Type, weight: Weight | None = None) -> Value:
         value = Value(self, hint, type, weight)
@@ -240,13 +266,15 @@ class Graph:
     def set_operand(self, node: Node, port: int, value: Value) -> None:
         """Make `value` operand number `port` of `node`."""
         operands = node.operands
+        self._own(value)
         if port < len(operands) and operands[port] is not None:
             self.nx.remove_edge(operands[port], node, key=port)
         self.nx.add_edge(value, node, key=port)
 
     def replace(self, old: Value, new: Value) -> None:
         """Let everything that reads or returns `old` read or return `new`."""
-        for node, port in old.uses:
+        self._own(new)
+        for node, port in self._own(old).uses:
             self.nx.remove_edge(old, node, key=port)
             self.nx.add_edge(new, node, key=port)
         self.outputs[:] = [new if value is old else value for value in self.outputs]
@@ -256,13 +284,15 @@ class Graph:
 
         Raises QirError when a result is still read or returned.
         """
+        if node.erased:
+            raise QirError(f"this {node.op} has left the graph already")
         for result in node.results:
             if result.uses or result.is_output:
                 raise QirError(f"can not erase this node: %{result.hint} is still used", node)
         operands = {value for value in node.operands if value is not None}
         self.nx.remove_nodes_from([*node.results, node])
         for value in operands:
-            if value.weight is not None and not self.nx.succ[value] and not value.is_output:
+            if value.weight is not None and not self.nx._adj[value] and not value.is_output:
                 self.nx.remove_node(value)
 
     def erase_dead(self, node: Node) -> None:
@@ -272,7 +302,7 @@ class Graph:
             dead = stack.pop()
             if dead.erased or any(result.uses or result.is_output for result in dead.results):
                 continue
-            definitions = [value.node for value in dead.operands if value is not None and value.node is not None]
+            definitions = dead.definitions
             self.erase(dead)
             stack += definitions
 
@@ -290,13 +320,7 @@ class Graph:
 
     def weights(self) -> list[Value]:
         """Every weight: those read in the order of their first use, then the unread by path."""
-        found: dict[Value, None] = {}
-        for node in self.nodes():
-            found.update((value, None) for value in node.operands if value is not None and value.weight is not None)
-        found.update((value, None) for value in self.outputs if value.weight is not None)
-        rest = [v for v in self.nx if isinstance(v, Value) and v.weight is not None and v not in found]
-        rest.sort(key=lambda value: (value.weight.paths if value.weight else (), value.hint))
-        return [*found, *rest]
+        return weights_in(self, self.nodes())
 
     def copy(self) -> Graph:
         """A graph of its own with the same nodes; weights and encodings stay shared by reference."""
@@ -315,7 +339,7 @@ class Graph:
         twin.nx.add_edges_from((twins[a], twins[b], port) for a, b, port in self.nx.edges(keys=True))
         twin.inputs = [twins[value] for value in self.inputs]
         twin.outputs = [twins[value] for value in self.outputs]
-        twin.structure = self.structure
+        twin.structure = deepcopy(self.structure)
         return twin, twins
 
     def __str__(self) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
@@ -12,48 +14,57 @@ from qir.errors import QirError
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
 
+Waits = Mapping["Node", Sequence["Node"]]
+"""The nodes that a node with an `order` waits for: those with the order before its own."""
+
 
 def canonical_order(graph: Graph) -> list[Node]:
     """Every node, operands first: depth first from the outputs, in operand order, then what no output reaches.
 
     Nodes with an `order` come in that order, each also waiting for the one before it. The result depends on the shape
-    of the graph alone. Raises QirError when the graph has a cycle.
+    of the graph alone; nodes that nothing reads and that are equal but for their names come as they were added.
+    Raises QirError when the graph has a cycle.
     """
     from qir.graph import Node
 
     everything = [vertex for vertex in graph.nx if isinstance(vertex, Node)]
-    ranked = sorted((node for node in everything if node.order is not None), key=lambda node: node.order or 0)
-    previous = dict(zip(ranked[1:], ranked, strict=False))
+    ranked = [node for node in everything if node.order is not None]
+    if len({node.order for node in ranked}) == len(ranked):
+        return _ordered(graph, everything, _waits(ranked))
+    # Equal ranks come as they would without ranks, which is an order that depends on the shape alone.
+    position = {node: number for number, node in enumerate(_ordered(graph, everything, {}))}
+    return _ordered(graph, everything, _waits(sorted(ranked, key=position.__getitem__)))
+
+
+def _waits(ranked: Sequence[Node]) -> Waits:
+    ordered = sorted(ranked, key=lambda node: node.order or 0)
+    return {node: [before] for before, node in pairwise(ordered)}
+
+
+def _ordered(graph: Graph, everything: Sequence[Node], waits: Waits) -> list[Node]:
+    definitions = graph.nx._pred
     done: dict[Node, None] = {}
-    for output in graph.outputs:
-        if output.node is not None:
-            _visit(output.node, previous, done)
+    _visit((node for value in graph.outputs for node in definitions.get(value, ())), waits, done)
     if len(done) < len(everything):
         dead = [node for node in everything if node not in done]
-        for root in _dead_roots(graph, dead, done):
-            _visit(root, previous, done)
+        _visit(_dead_roots(graph, dead, done), waits, done)
     return list(done)
 
 
-def _visit(root: Node, previous: dict[Node, Node], done: dict[Node, None]) -> None:
-    """Append `root` to `done`, after everything that it waits for."""
-    predecessors = root.graph.nx.pred
-    waiting: dict[Node, None] = {}
-    stack = [root]
-    while stack:
-        node = stack[-1]
-        if node in done:
-            stack.pop()
-        elif node in waiting:
-            stack.pop()
-            del waiting[node]
-            done[node] = None
-        else:
-            waiting[node] = None
-            needed = [definition for value in node.operands if value is not None for definition in predecessors[value]]
-            if node in previous:
-                needed.insert(0, previous[node])
-            for definition in reversed(needed):
+def _visit(roots: Iterable[Node], waits: Waits, done: dict[Node, None]) -> None:
+    """Append each root to `done`, after everything that it waits for."""
+    waiting: set[Node] = set()
+    for root in roots:
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if node in done or node in waiting:
+                stack.pop()
+                waiting.discard(node)
+                done[node] = None
+                continue
+            waiting.add(node)
+            for definition in reversed([*waits.get(node, ()), *node.definitions]):
                 if definition in waiting:
                     raise QirError("the graph has a cycle: this node reads what it computes", definition)
                 if definition not in done:
@@ -68,24 +79,43 @@ def _dead_roots(graph: Graph, dead: list[Node], live: dict[Node, None]) -> list[
         ordered = [vertex for vertex in nx.topological_sort(part) if vertex in chosen]
     except nx.NetworkXUnfeasible:
         raise QirError("the graph has a cycle, in a part that no output reaches", dead[0]) from None
-    rank = {node: position for position, node in enumerate(live)}
-    signatures: dict[Node, str] = {}
+    known: dict[Any, str] = {node: str(position) for position, node in enumerate(live)}
+    known |= {value: f"input {number}" for number, value in enumerate(graph.inputs)}
     for node in ordered:
-        signatures[node] = _signature(node, rank, signatures)
-    roots = [node for node in ordered if not any(result.uses for result in node.results)]
-    return sorted(roots, key=signatures.__getitem__)
+        known[node] = _signature(node, known)
+    return sorted((node for node in dead if not any(value.uses for value in node.results)), key=known.__getitem__)
 
 
-def _signature(node: Node, rank: dict[Node, int], signatures: dict[Node, str]) -> str:
-    from qir.text import attributes
+def _signature(node: Node, known: Mapping[Any, str]) -> str:
+    """A hash of what `node` computes; names play no part in it."""
+    from qir.text import attributes, location
 
     def operand(value: Value | None) -> str:
-        if value is None:
-            return "-"
-        if value.node is None:
-            return f"{value.hint}:{value.type}:{value.weight.paths if value.weight else ''}"
-        name = rank[value.node] if value.node in rank else signatures[value.node]
-        return f"{name}.{value.port}"
+        if value is None or value.weight is not None:
+            return "-" if value is None else _content(value)
+        return known.get(value, "") if value.node is None else f"{known[value.node]}.{value.port}"
 
-    parts = [node.op, attributes(node), str(node.module), *map(str, node.locs), *map(operand, node.operands)]
-    return hashlib.blake2b("|".join([*parts, *(r.hint for r in node.results)]).encode(), digest_size=16).hexdigest()
+    parts = [node.op, attributes(node), str(node.module), str(node.order), *map(location, node.locs)]
+    parts += [*map(operand, node.operands), *(str(result.type) for result in node.results)]
+    return hashlib.blake2b("|".join(parts).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def _content(value: Value) -> str:
+    """What tells a weight from others, whatever its name."""
+    assert value.weight is not None
+    return f"{value.type} {value.weight.paths or value.weight.digest}"
+
+
+def weights_in(graph: Graph, nodes: Sequence[Node]) -> list[Value]:
+    """Every weight of a graph with these nodes: those read in the order of first use, then the unread by path."""
+    from qir.graph import Value
+
+    weights = [vertex for vertex in graph.nx if isinstance(vertex, Value) and vertex.weight is not None]
+    if not weights:
+        return []
+    found: dict[Value, None] = {}
+    for node in nodes:
+        found.update((value, None) for value in node.operands if value is not None and value.weight is not None)
+    found.update((value, None) for value in graph.outputs if value.weight is not None)
+    rest = [value for value in weights if value not in found]
+    return [*found, *sorted(rest, key=_content)]

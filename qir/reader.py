@@ -2,94 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qir.attributes import TRAINING, Port, Symbol
 from qir.encodings import Encoding, ProductEncoding
-from qir.errors import Loc, QirError, caret
-from qir.types import NUMPY, TensorType, Type, parse_type
+from qir.errors import Loc, QirError
+from qir.lexer import BARE, NAME, OPERATOR, WORD, Line, lines_of
+from qir.literals import read_value
+from qir.types import NUMPY, integer_range
 from qir.weights import Weight
 
 if TYPE_CHECKING:
     from qir.graph import Graph, Value
 
-_NAME = re.compile(r'[A-Za-z0-9_./\-]+|"(?:[^"\\]|\\.)*"')
-_NUMBER = re.compile(r"[+-]?(?:inf\b|nan\b|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
-_TYPE = re.compile(r"(?:\?|[a-z]\w*)\[[^\]]*\]|\?|(?:int|float|bool)\b")
-_STRING = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'")
-_WORD = re.compile(r"[A-Za-z_][\w.]*")
-_OP = re.compile(r"[A-Za-z_][\w.:<>]*")
-
-
-@dataclass
-class _Line:
-    """One line of text and a position in it."""
-
-    text: str
-    number: int
-    at: int = 0
-
-    def fail(self, message: str, column: int | None = None, width: int = 1, help: str | None = None) -> NoReturn:
-        column = self.at if column is None else column
-        place = f"text:{self.number}:{column + 1}"
-        raise QirError(message, stage=place, snippet=caret(self.text, column, width), help=help)
-
-    def skip(self) -> None:
-        while self.at < len(self.text) and self.text[self.at] == " ":
-            self.at += 1
-
-    def take(self, pattern: re.Pattern[str]) -> str | None:
-        self.skip()
-        if match := pattern.match(self.text, self.at):
-            self.at = match.end()
-            return match[0]
-        return None
-
-    def accept(self, token: str) -> bool:
-        self.skip()
-        if self.text.startswith(token, self.at):
-            self.at += len(token)
-            return True
-        return False
-
-    def expect(self, token: str) -> None:
-        if not self.accept(token):
-            self.fail(f"expected {token!r}")
-
-    def name(self) -> str:
-        if (text := self.take(_NAME)) is None:
-            self.fail("expected a name")
-        return str(json.loads(text)) if text.startswith('"') else text
-
-    def many(self, read: Callable[[], Any], close: str) -> list[Any]:
-        """Items that commas separate, up to and with `close`; one comma may end them."""
-        items: list[Any] = []
-        while not self.accept(close):
-            items.append(read())
-            if not self.accept(","):
-                self.expect(close)
-                break
-        return items
-
-    def type(self) -> Type:
-        self.skip()
-        start = self.at
-        text = self.take(_TYPE)
-        try:
-            return parse_type(text or "")
-        except ValueError:
-            self.fail("expected a type, such as f32[1,3,8,8]", start, len(text or "x"))
-
-    def end(self) -> None:
-        self.skip()
-        if self.at < len(self.text):
-            self.fail("nothing may follow here", width=len(self.text) - self.at)
+_GAP = re.compile(r"_(?=[\s,]|$)")
+_DIGEST = re.compile(r"[0-9a-f]{16}(?![\w.])")
 
 
 @dataclass
@@ -101,20 +31,19 @@ class _Reader:
 
     # -- statements ----------------------------------------------------------------------------------------------
 
-    def bind(self, line: _Line, name: str, value: Value, column: int) -> None:
+    def bind(self, line: Line, name: str, value: Value, column: int) -> None:
         if name in self.values:
             line.fail(f"%{name} is defined twice", column, len(name) + 1)
         self.values[name] = value
 
-    def header(self, line: _Line) -> None:
+    def header(self, line: Line) -> None:
         if not line.accept("graph @"):
             line.fail("expected 'graph @name(%input: type, …) {'")
         self.graph.name = line.name()
         line.expect("(")
 
         def parameter() -> None:
-            line.expect("%")
-            column, name = line.at - 1, line.name()
+            name, column = self.defined(line)
             line.expect(":")
             self.bind(line, name, self.graph.input(name, line.type()), column)
 
@@ -122,8 +51,8 @@ class _Reader:
         line.expect("{")
         line.end()
 
-    def body(self, line: _Line) -> None:
-        if line.accept("return"):
+    def body(self, line: Line) -> None:
+        if line.take(re.compile(r"return(?![\w.])")):
             self.outputs(line)
         elif self.returned:
             line.fail("only encodings may follow the return")
@@ -131,34 +60,35 @@ class _Reader:
             self.definition(line)
         line.end()
 
-    def definition(self, line: _Line) -> None:
-        names = []
-        while True:
-            line.expect("%")
-            column = line.at - 1
-            names.append((line.name(), column))
-            if not line.accept(","):
-                break
-        line.expect("=")
-        start = line.at
-        op = line.take(_OP)
-        if op is None:
-            line.fail("expected an operator")
-        if op == "weight":
-            self.bind(line, names[0][0], self.weight(line, names[0][0]), names[0][1])
-        elif op == "constant":
-            line.skip()
-            self.bind(line, names[0][0], self.constant(line, names[0][0]), names[0][1])
-        else:
-            self.operation(line, names, op, start)
+    def defined(self, line: Line) -> tuple[str, int]:
+        """`%name`, and its column."""
+        line.expect("%")
+        column = line.at - 1
+        return line.name(), column
 
-    def weight(self, line: _Line, hint: str) -> Value:
+    def definition(self, line: Line) -> None:
+        names = [self.defined(line)]
+        while line.accept(","):
+            names.append(self.defined(line))
+        line.expect("=")
+        start = line.skip()
+        op = line.word(OPERATOR, "an operator")
+        if op not in ("weight", "constant"):
+            self.operation(line, names, op, start)
+            return
+        (name, column), *more = names
+        if more:
+            line.fail(f"a {op} has one name", more[0][1], len(more[0][0]) + 1)
+        value = self.weight(line, name) if op == "weight" else self.constant(line, name)
+        self.bind(line, name, value, column)
+
+    def weight(self, line: Line, hint: str) -> Value:
         paths = line.many(line.name, ":")
         type = line.type()
         line.expect("#")
-        digest = line.name()
+        digest = line.name(_DIGEST, "a hash of 16 hexadecimal digits")
         flags = {"trainable": False, "transient": False}
-        while word := line.take(_WORD):
+        while word := line.take(WORD):
             if word not in flags:
                 line.fail(f"unknown flag {word!r}", line.at - len(word), len(word), "flags are trainable, transient")
             flags[word] = True
@@ -167,9 +97,9 @@ class _Reader:
         )
         return self.graph.weight(weight, type, hint)
 
-    def operation(self, line: _Line, names: list[tuple[str, int]], op: str, start: int) -> None:
+    def operation(self, line: Line, names: list[tuple[str, int]], op: str, start: int) -> None:
         operands = self.operands(line)
-        attrs = dict(line.many(lambda: self.attribute(line), "}")) if line.accept("{") else {}
+        attrs = self.attributes(line) if line.accept("{") else {}
         line.expect(":")
         types = [line.type()]
         while line.accept(","):
@@ -179,184 +109,185 @@ class _Reader:
         module = line.name() if line.accept("[") else None
         if module is not None:
             line.expect("]")
-        order = int(line.name()) if line.accept("!") else None
+        order = line.integer("the rank of this node") if line.accept("!") else None
         locs = self.locations(line) if line.accept("@") else ()
         try:
             node = self.graph.add(op, operands, attrs, types=types, module=module, locs=locs)
         except QirError as error:
-            line.skip()
-            while line.text[start] == " ":
-                start += 1
             line.fail(error.message, start, len(op), error.help)
         node.order = order
         for (name, column), value in zip(names, node.results, strict=True):
             value.hint = name
             self.bind(line, name, value, column)
 
-    def operands(self, line: _Line) -> list[Value | None]:
-        line.skip()
-        if line.at >= len(line.text) or line.text[line.at] in "{:":
+    def operands(self, line: Line) -> list[Value | None]:
+        if line.text[line.skip() : line.at + 1] in ("", "{", ":"):
             return []
         operands = [self.operand(line)]
         while line.accept(","):
             operands.append(self.operand(line))
         return operands
 
-    def operand(self, line: _Line) -> Value | None:
-        line.skip()
+    def operand(self, line: Line) -> Value | None:
         if line.accept("%"):
             column, name = line.at - 1, line.name()
             if name not in self.values:
                 line.fail(f"%{name} is not defined yet", column, len(name) + 1)
             return self.values[name]
-        if re.compile(r"_(?=[\s,]|$)").match(line.text, line.at):
-            line.at += 1
-            return None
-        return self.constant(line, "c")
+        return None if line.take(_GAP) else self.constant(line, "c")
 
-    def constant(self, line: _Line, hint: str) -> Value:
-        start = line.at
+    def constant(self, line: Line, hint: str) -> Value:
+        start = line.skip()
         value = self.value(line)
         if not isinstance(value, bool | int | float | np.ndarray):
             line.fail("expected an operand: %name, a number, or a constant such as i64[2](1, -1)", start)
         return self.graph.constant(value, hint)
 
-    def locations(self, line: _Line) -> tuple[Loc, ...]:
-        locs = []
-        while True:
-            file, number, scope = "", 0, ""
-            if not line.text.startswith("(", line.at + (line.text[line.at : line.at + 1] == " ")):
-                file = line.name()
-                line.expect(":")
-                number = int(line.take(re.compile(r"\d+")) or line.fail("expected a line number"))
-            if line.accept("("):
-                scope = "" if line.accept(")") else line.name()
-                if scope or line.text[line.at - 2] == '"':
-                    line.expect(")")
-            locs.append(Loc(file, number, scope))
-            if not line.accept(","):
-                return tuple(locs)
+    def locations(self, line: Line) -> tuple[Loc, ...]:
+        locs = [self.location(line)]
+        while line.accept(","):
+            locs.append(self.location(line))
+        return tuple(locs)
 
-    # -- values of attributes ------------------------------------------------------------------------------------
-
-    def attribute(self, line: _Line) -> tuple[str, Any]:
-        name = line.take(_WORD) or line.fail("expected an attribute's name")
-        line.expect("=")
-        return name, self.value(line)
-
-    def value(self, line: _Line) -> Any:
-        line.skip()
-        if line.accept("$"):
-            return self.named_encoding(line)
-        if line.accept("%"):
-            return Port(int(line.take(re.compile(r"\d+")) or line.fail("expected an operand's number")))
+    def location(self, line: Line) -> Loc:
+        file, number, scope = "", 0, ""
+        if not line.text.startswith("(", line.skip()):
+            file = line.name(what="a file")
+            line.expect(":")
+            number = line.integer("a line number")
         if line.accept("("):
-            return tuple(line.many(lambda: self.value(line), ")"))
-        if line.accept("["):
-            return line.many(lambda: self.value(line), "]")
-        if line.accept("{"):
-            return dict(line.many(lambda: self.pair(line), "}"))
-        if (text := line.take(_STRING)) is not None:
-            return json.loads(text) if text.startswith('"') else text[1:-1]
-        if line.take(re.compile(r"slice\(")):
-            return slice(*line.many(lambda: self.value(line), ")"))
-        if re.compile(r"[a-z]\w*\[").match(line.text, line.at):
-            return self.array(line)
-        if (text := line.take(_NUMBER)) is not None:
-            return float(text) if re.search(r"[.eEn]", text) else int(text)
-        if (text := line.take(_WORD)) is not None:
-            plain = {"None": None, "True": True, "False": False, "training": TRAINING, "Ellipsis": Ellipsis}
-            return plain[text] if text in plain else Symbol(text)
-        line.fail("expected a value")
+            scope = line.name()
+            line.expect(")")
+        return Loc(file, number, scope)
 
-    def pair(self, line: _Line) -> tuple[Any, Any]:
-        key = self.value(line)
-        line.expect(":")
-        return key, self.value(line)
+    def attributes(self, line: Line) -> dict[str, Any]:
+        attrs: dict[str, Any] = {}
 
-    def array(self, line: _Line) -> np.ndarray:
-        start, type = line.at, line.type()
-        line.expect("(")
-        items = line.many(lambda: self.value(line), ")")
-        if not isinstance(type, TensorType) or type.static is None or type.dtype in (None, "str"):
-            line.fail("a constant needs a dtype and a known shape", start)
-        try:
-            return np.array(items, NUMPY[type.dtype or ""]).reshape(type.static)
-        except (ValueError, TypeError, OverflowError):
-            line.fail(f"these {len(items)} elements do not make a {type}", start, line.at - start)
+        def attribute() -> None:
+            start = line.skip()
+            name = line.word(WORD, "an attribute's name")
+            if name in attrs:
+                line.fail(f"{name} is given twice", start, line.at - start)
+            line.expect("=")
+            attrs[name] = self.value(line)
+
+        line.many(attribute, "}")
+        return attrs
+
+    def value(self, line: Line) -> Any:
+        return read_value(line, self.named_encoding)
 
     # -- return and encodings ------------------------------------------------------------------------------------
 
-    def outputs(self, line: _Line) -> None:
-        line.skip()
+    def outputs(self, line: Line) -> None:
+        if self.returned:
+            line.fail("a graph returns once", 0, line.at)
         self.returned = True
-        if line.at < len(line.text) and line.text[line.at] in "([{":
+        if line.text[line.skip() : line.at + 1] in ("(", "[", "{"):
             self.graph.structure = self.arranged(line)
-        elif line.at < len(line.text):
-            self.graph.outputs = [value for value in self.operands(line) if value is not None]
+            return
+        start = line.at
+        for value in self.operands(line):
+            if value is None:
+                line.fail("an output can not be left out", start)
+            self.graph.outputs.append(value)
 
-    def arranged(self, line: _Line) -> Any:
-        line.skip()
+    def arranged(self, line: Line) -> Any:
         if line.accept("("):
             return tuple(line.many(lambda: self.arranged(line), ")"))
         if line.accept("["):
             return line.many(lambda: self.arranged(line), "]")
         if line.accept("{"):
-
-            def pair() -> tuple[Any, Any]:
-                key = self.value(line)
-                line.expect(":")
-                return key, self.arranged(line)
-
-            return dict(line.many(pair, "}"))
-        if line.text.startswith("%", line.at):
+            start = line.at - 1
+            try:
+                return dict(line.many(lambda: self.pair(line), "}"))
+            except TypeError:
+                line.fail("a key is a string or a number", start, line.at - start)
+        start = line.skip()
+        if line.text.startswith("%", start):
             operand = self.operand(line)
             assert operand is not None
             self.graph.outputs.append(operand)
             return len(self.graph.outputs) - 1
-        return self.value(line)
+        value = self.value(line)
+        if isinstance(value, bool | str | float | None):
+            return value
+        line.fail("expected %name, None, or a constant that is no integer", start, line.at - start)
 
-    def named_encoding(self, line: _Line) -> Encoding:
+    def pair(self, line: Line) -> tuple[Any, Any]:
+        key = self.value(line)
+        line.expect(":")
+        return key, self.arranged(line)
+
+    def named_encoding(self, line: Line) -> Encoding:
         column, name = line.at - 1, line.name()
         if name not in self.encodings:
             line.fail(f"${name} is not declared", column, len(name) + 1)
         return self.encodings[name]
 
-    def encoding(self, line: _Line) -> None:
+    def encoding(self, line: Line) -> None:
         line.expect("$")
         column, name = line.at - 1, line.name()
         if name in self.encodings:
             line.fail(f"${name} is declared twice", column, len(name) + 1)
         line.expect("=")
-        start = line.at + 1
-        dtype = line.take(_WORD) or line.fail("expected a dtype")
-        if line.accept("product"):
-            line.expect("$")
-            first = self.named_encoding(line)
-            line.expect("$")
-            self.encodings[name] = ProductEncoding(dtype, input=first, weight=self.named_encoding(line))
+        start = line.skip()
+        dtype = line.name(WORD, "a dtype")
+        if not line.accept("product"):
+            self.encodings[name] = self.grid(line, dtype, start)
         else:
-            options: dict[str, Any] = {}
-            while word := line.take(_WORD):
-                options[word] = self.value(line) if line.accept("=") else True
-            self.encodings[name] = _make_encoding(line, start, dtype, options)
+            factors = []
+            for _ in range(2):
+                line.expect("$")
+                factors.append(self.named_encoding(line))
+            if dtype != "i32" or any(isinstance(factor, ProductEncoding) for factor in factors):
+                line.fail("a product is an i32 grid of two grids that are none", start, line.at - start)
+            self.encodings[name] = _checked(line, start, ProductEncoding(dtype, input=factors[0], weight=factors[1]))
         line.end()
 
+    def grid(self, line: Line, dtype: str, start: int) -> Encoding:
+        options: dict[str, Any] = {}
+        known = ("symmetric", "asymmetric", "narrow", "axis", "scale", "zero_point")
+        while option := line.take(WORD):
+            if option not in known:
+                at = line.at - len(option)
+                line.fail(f"an encoding has no {option!r}", at, len(option), f"it has: {', '.join(known)}")
+            options[option] = self.value(line) if line.accept("=") else True
+        try:
+            integer_range(dtype)
+        except ValueError as error:
+            line.fail(str(error), start, len(dtype))
+        axis, flags = options.get("axis"), {options.get(flag, True) for flag in known[:3]}
+        if ("scale" in options) != ("zero_point" in options) or not isinstance(axis, int | None) or flags != {True}:
+            line.fail("an encoding is a dtype, and a scale with a zero_point or neither", start, line.at - start)
+        made = Encoding(dtype, "symmetric" in options, axis, "narrow" in options)
+        if "scale" not in options:
+            return made
+        scale, zero = _array(options["scale"], np.float32), _array(options["zero_point"], NUMPY[dtype])
+        if scale is None or zero is None or scale.ndim > 1 or scale.shape != zero.shape or not np.all(scale > 0):
+            line.fail("scales are positive, and there is one zero_point for each", start, line.at - start)
+        return _checked(line, start, Encoding(dtype, made.symmetric, axis, made.narrow, scale, zero))
 
-def _make_encoding(line: _Line, start: int, dtype: str, options: dict[str, Any]) -> Encoding:
-    known = {"symmetric", "asymmetric", "narrow", "axis", "scale", "zero_point"}
-    if unknown := sorted(set(options) - known):
-        line.fail(f"an encoding has no {unknown[0]!r}", start, help=f"it has: {', '.join(sorted(known))}")
-    if dtype not in NUMPY or ("scale" in options) != ("zero_point" in options):
-        line.fail("an encoding is a dtype, and a scale with a zero_point or neither", start)
-    made = Encoding(dtype, bool(options.get("symmetric")), options.get("axis"), bool(options.get("narrow")))
-    if "scale" not in options:
-        return made
-    scale = np.array(options["scale"], np.float32)
-    zero = np.array(options["zero_point"]).astype(NUMPY[dtype])
-    if scale.shape != zero.shape or not np.all(scale > 0):
-        line.fail("scales are positive, and there is one zero_point for each", start)
-    return Encoding(dtype, made.symmetric, made.axis, made.narrow, scale, zero)
+
+def _checked(line: Line, start: int, encoding: Encoding) -> Encoding:
+    if encoding.scale is not None and encoding.scale.ndim != (encoding.axis is not None):
+        line.fail("an encoding has a list of scales if it has an axis, else one number", start, line.at - start)
+    return encoding
+
+
+def _array(given: Any, dtype: Any) -> np.ndarray | None:
+    """A number or list of numbers as an array of this dtype; None when it does not fit."""
+    items = given if isinstance(given, list) else [given]
+    if not all(isinstance(item, int | float) for item in items):
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            array = np.array(given, np.float64).astype(dtype)
+    except OverflowError:
+        return None
+    if np.dtype(dtype) != np.float32 and not np.array_equal(array.astype(np.float64), np.array(given, np.float64)):
+        return None
+    return array
 
 
 def parse(text: str) -> Graph:
@@ -367,23 +298,28 @@ def parse(text: str) -> Graph:
     from qir.graph import Graph
 
     reader = _Reader(Graph())
-    lines = [_Line(line.split("  //")[0].rstrip() if '"' not in line else line.rstrip(), number)
-             for number, line in enumerate(text.splitlines(), 1)
-             if line.strip() and not line.lstrip().startswith("//")]  # fmt: skip
+    lines = lines_of(text)
     if not lines:
         raise QirError("there is no graph in this text", stage="text:1:1", help="it starts with 'graph @name('")
     reader.header(lines[0])
-    declared = [line for line in lines[1:] if line.text.lstrip().startswith("$")]
-    for line in sorted(declared, key=lambda line: " product " in line.text):
+    declared = [line for line in lines[1:] if line.text.lstrip(" ").startswith("$")]
+    for line in sorted(declared, key=_is_product):
         reader.encoding(line)
-    closed = False
-    for line in (line for line in lines[1:] if not line.text.lstrip().startswith("$")):
+    closed, encodings = False, {line.number for line in declared}
+    for line in lines[1:]:
         if closed:
-            line.fail("nothing may follow the graph")
+            line.fail("nothing may follow the graph", 0, len(line.text))
         elif line.text.strip() == "}":
             closed = True
-        else:
+        elif line.number not in encodings:
             reader.body(line)
     if not closed or not reader.returned:
         lines[-1].fail("the graph does not end: expected 'return …' and '}'")
     return reader.graph
+
+
+_PRODUCT = re.compile(rf"\s*\$(?:{NAME.pattern})\s*=\s*{BARE.pattern}\s+product\b")
+
+
+def _is_product(line: Line) -> bool:
+    return bool(_PRODUCT.match(line.text))

@@ -10,34 +10,33 @@
 
 After an operation come its attributes, the types of its results, the `[layer]` it belongs to, `!n` when its order is
 part of its meaning, and the user's lines with the module that they are in. Weights are named by hash; numbers and small
-constants that are read once stand in the operand's place: `Clip %x, 0.0, 6.0`, `Reshape %x, i64[2](1, -1)`.
+constants that are read once stand in the operand's place: `Clip %x, 0.0, 6.0`, `Reshape %x, i64[2](1, -1)`. A name that
+holds other characters than letters, digits and `_./-` stands in quotes. `//` begins a comment.
 """
 
 from __future__ import annotations
 
-import json
-import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qir.attributes import Port, Symbol, TrainingMode
 from qir.encodings import Encoding, ProductEncoding
 from qir.errors import Loc
+from qir.lexer import OPERATOR, quoted, word
+from qir.literals import number, write_value
+from qir.order import weights_in
 from qir.reader import parse as parse
-from qir.types import ScalarType
+from qir.types import NUMPY, ScalarType
 
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
 
-BARE = re.compile(r"[A-Za-z0-9_./\-]+")
 INLINE = 16
 """A constant with at most this many elements is written out."""
-
-
-def quoted(name: str) -> str:
-    """`name`, in quotes if it holds characters that a bare name may not."""
-    return name if BARE.fullmatch(name) else json.dumps(name)
 
 
 class Names:
@@ -59,45 +58,65 @@ class Names:
         return self.of[thing]
 
 
+@dataclass
+class _Layout:
+    """What the text of a graph says where. Constants written in place are `inline`, other weights `declared`."""
+
+    nodes: list[Node]
+    inline: list[Value]
+    declared: list[Value]
+    names: Names
+
+    @classmethod
+    def of(cls, graph: Graph) -> _Layout:
+        """The layout of `graph`.
+
+        Inline constants are named last: the text does not show their names, so no other name may depend on them.
+        """
+        nodes, names = graph.nodes(), Names()
+        weights = weights_in(graph, nodes)
+        inline = {value: None for value in weights if _is_inline(value)}
+        declared = [value for value in weights if value not in inline]
+        results = (value for node in nodes for value in node.results)
+        for value in chain(graph.inputs, declared, results, inline):
+            names.name(value, value.hint)
+        return cls(nodes, list(inline), declared, names)
+
+
 def value_names(graph: Graph) -> dict[Value, str]:
     """The name of every value in the text of the graph, which is also its name in an ONNX file."""
-    return _name_all(graph, graph.nodes()).of
-
-
-def _name_all(graph: Graph, nodes: list[Node]) -> Names:
-    names = Names()
-    for value in [*graph.inputs, *_declared(graph)]:
-        names.name(value, value.hint)
-    for node in nodes:
-        for value in (v for v in node.operands if v is not None and v.weight is not None):
-            names.name(value, value.hint)
-        for value in node.results:
-            names.name(value, value.hint)
-    return names
-
-
-def _declared(graph: Graph) -> list[Value]:
-    """The weights that get a statement of their own."""
-    return [value for value in graph.weights() if not _is_inline(value)]
+    return _Layout.of(graph).names.of
 
 
 def _is_inline(value: Value) -> bool:
+    return _is_written_out(value) and len(value.uses) == 1 and not value.is_output
+
+
+def _is_written_out(value: Value) -> bool:
+    """Whether the text holds the value's data: a number or a small constant that no state dictionary names."""
     weight = value.weight
-    if weight is None or weight.paths or weight.data is None or len(value.uses) != 1 or value.is_output:
+    if weight is None or weight.paths or weight.data is None:
         return False
-    return not isinstance(weight.data, np.ndarray) or (weight.array.size <= INLINE and weight.array.dtype != object)
+    size = value.type.static
+    if isinstance(value.type, ScalarType) or size is None:
+        return isinstance(value.type, ScalarType)
+    return prod(size) <= INLINE and weight.array.dtype in _WRITABLE and weight.array.shape == size
+
+
+_WRITABLE = frozenset(dtype for dtype in NUMPY.values() if dtype.kind != "O")
 
 
 def print_graph(graph: Graph) -> str:
     """The text of `graph`. Raises QirError when it has a cycle."""
-    nodes = graph.nodes()
-    names = _name_all(graph, nodes)
-    encodings = name_encodings(nodes, names)
-    inputs = ", ".join(f"%{quoted(names.of[value])}: {value.type}" for value in graph.inputs)
+    layout = _Layout.of(graph)
+    encodings = name_encodings(layout.nodes, layout.names)
+    shown: dict[Value | None, str] = {value: f"%{quoted(name)}" for value, name in layout.names.of.items()}
+    inputs = ", ".join(f"{shown[value]}: {value.type}" for value in graph.inputs)
     lines = [f"graph @{quoted(graph.name)}({inputs}) {{"]
-    lines += [f"  %{quoted(names.of[value])} = {_weight_statement(value)}" for value in _declared(graph)]
-    lines += [f"  {_statement(node, names, encodings)}" for node in nodes]
-    lines.append(f"  return {_returned(graph, names)}".rstrip())
+    lines += [f"  {shown[value]} = {_weight_statement(value)}" for value in layout.declared]
+    shown |= {None: "_", **{value: literal(value) for value in layout.inline}}
+    lines += [f"  {_statement(node, shown, encodings)}" for node in layout.nodes]
+    lines.append(f"  return {_returned(graph, shown)}".rstrip())
     lines += [f"  ${quoted(name)} = {_encoding(e, encodings)}" for e, name in encodings.of.items()]
     return "\n".join([*lines, "}"])
 
@@ -106,8 +125,14 @@ def statement(node: Node) -> str:
     """One node as a reader of an error wants it: with the types of what it reads."""
     names = Names()
     results = ", ".join(f"%{quoted(names.name(value, value.hint))}" for value in node.results)
-    reads = ", ".join(_operand(v, names) + ("" if v is None or _is_inline(v) else f": {v.type}") for v in node.operands)
-    return f"{results} = {node.op} {reads}" + (f" [{node.module}]" if node.module else "")
+    reads = ", ".join(_operand(value, names) for value in node.operands)
+    return f"{results} = {node.op} {reads}".rstrip() + (f" [{node.module}]" if node.module else "")
+
+
+def _operand(value: Value | None, names: Names) -> str:
+    if value is None:
+        return "_"
+    return literal(value) if _is_inline(value) else f"%{quoted(names.name(value, value.hint))}: {value.type}"
 
 
 def name_encodings(nodes: list[Node], values: Names) -> Names:
@@ -115,8 +140,8 @@ def name_encodings(nodes: list[Node], values: Names) -> Names:
     names = Names()
     for node in nodes:
         for value in node.attrs.values():
-            if isinstance(value, Encoding):
-                names.name(value, values.of[node.result])
+            for encoding in _encodings_in(value):
+                names.name(encoding, values.of[node.result])
     for encoding in list(names.of):
         if isinstance(encoding, ProductEncoding):
             for factor in (encoding.input, encoding.weight):
@@ -124,89 +149,65 @@ def name_encodings(nodes: list[Node], values: Names) -> Names:
     return names
 
 
-def _statement(node: Node, names: Names, encodings: Names) -> str:
-    results = ", ".join(f"%{quoted(names.of[value])}" for value in node.results)
-    parts = [f"{results} = {node.op}"]
-    if operands := ", ".join(_operand(value, names) for value in node.operands):
-        parts.append(operands)
+def _encodings_in(value: Any) -> Iterator[Encoding]:
+    if isinstance(value, Encoding):
+        yield value
+    elif isinstance(value, tuple | list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _encodings_in(item)
+
+
+def _statement(node: Node, shown: Mapping[Value | None, str], encodings: Names) -> str:
+    results = node.results
+    head = f"{', '.join([shown[value] for value in results])} = {word(node.op, OPERATOR)}"
+    parts = [head, ", ".join([shown[value] for value in node.operands])] if node.operands else [head]
     if node.attrs:
         parts.append(f"{{{attributes(node, encodings)}}}")
-    parts += [":", ", ".join(str(value.type) for value in node.results)]
+    parts += [":", ", ".join([str(value.type) for value in results])]
     if node.module is not None:
         parts.append(f"[{quoted(node.module)}]")
     if node.order is not None:
         parts.append(f"!{node.order}")
     if node.locs:
-        parts.append("@ " + ", ".join(map(_location, node.locs)))
+        parts.append("@ " + ", ".join(map(location, node.locs)))
     return " ".join(parts)
 
 
-def _location(loc: Loc) -> str:
+def location(loc: Loc) -> str:
+    """`file:line (scope)`, either of them left out where it is empty."""
     place = f"{quoted(loc.file)}:{loc.line}" if loc.file else ""
     return " ".join(part for part in (place, f"({quoted(loc.scope)})" if loc.scope or not place else "") if part)
 
 
-def _operand(value: Value | None, names: Names) -> str:
-    if value is None:
-        return "_"
-    return literal(value) if _is_inline(value) else f"%{quoted(names.name(value, value.hint))}"
-
-
 def literal(value: Value) -> str:
     """A constant, written out."""
-    data = value.weight.data if value.weight else None
+    if value.weight is None:
+        raise TypeError(f"%{value.hint} is no constant")
     if isinstance(value.type, ScalarType):
-        return repr(data)
-    elements = np.asarray(data).reshape(-1)
-    return f"{value.type}({', '.join(_number(element) for element in elements)})"
-
-
-def _number(element: Any) -> str:
-    return str(element) if isinstance(element, np.float32) else repr(element.item())
+        return repr(value.weight.data)
+    return f"{value.type}({', '.join(map(number, value.weight.array.reshape(-1)))})"
 
 
 def _weight_statement(value: Value) -> str:
     weight = value.weight
     assert weight is not None
-    if not weight.paths and weight.data is not None:
-        if isinstance(value.type, ScalarType) or (weight.array.size <= INLINE and weight.array.dtype != object):
-            return f"constant {literal(value)}"
+    if _is_written_out(value):
+        return f"constant {literal(value)}"
     flags = ["trainable"] * weight.trainable + ["transient"] * (not weight.persistent)
-    return " ".join(["weight", *_comma(weight.paths), ":", str(value.type), f"#{weight.digest}", *flags])
-
-
-def _comma(paths: tuple[str, ...]) -> list[str]:
-    return [", ".join(map(quoted, paths))] if paths else []
+    paths = [", ".join(map(quoted, weight.paths))] if weight.paths else []
+    return " ".join(["weight", *paths, ":", str(value.type), f"#{weight.digest}", *flags])
 
 
 def attributes(node: Node, encodings: Names | None = None) -> str:
-    """`name=value, …`."""
-    return ", ".join(f"{name}={attribute(value, encodings)}" for name, value in node.attrs.items())
+    """`name=value, …`, by name."""
+    return ", ".join(f"{word(name)}={attribute(value, encodings)}" for name, value in sorted(node.attrs.items()))
 
 
 def attribute(value: Any, encodings: Names | None = None) -> str:
-    """An attribute's value as the reader takes it."""
-    match value:
-        case Encoding():
-            return f"${quoted(encodings.of[value])}" if encodings else f"<{_encoding(value, None)}>"
-        case Port() | Symbol() | TrainingMode():
-            return str(value)
-        case tuple():
-            return f"({', '.join(attribute(v, encodings) for v in value)}{',' * (len(value) == 1)})"
-        case list():
-            return f"[{', '.join(attribute(v, encodings) for v in value)}]"
-        case dict():
-            return f"{{{', '.join(f'{k!r}: {attribute(v, encodings)}' for k, v in value.items())}}}"
-        case slice():
-            return f"slice({', '.join(attribute(v, encodings) for v in (value.start, value.stop, value.step))})"
-        case np.ndarray():
-            from qir.types import type_of
-
-            return f"{type_of(value)}({', '.join(_number(element) for element in value.reshape(-1))})"
-        case str():
-            return json.dumps(value)
-        case _:
-            return repr(value)
+    """An attribute's value as the reader takes it; without `encodings`, for people, those in it are spelled out."""
+    return write_value(
+        value, lambda found: f"${quoted(encodings.of[found])}" if encodings else f"<{_encoding(found, None)}>"
+    )
 
 
 def _encoding(encoding: Encoding, names: Names | None) -> str:
@@ -222,19 +223,19 @@ def _encoding(encoding: Encoding, names: Names | None) -> str:
 
 def _numbers(array: np.ndarray) -> str:
     if array.ndim == 0:
-        return _number(array[()])
-    return f"[{', '.join(map(_number, array))}]"
+        return number(array[()])
+    return f"[{', '.join(map(number, array))}]"
 
 
-def _returned(graph: Graph, names: Names) -> str:
-    written = [_operand(value, names) for value in graph.outputs]
+def _returned(graph: Graph, shown: Mapping[Value | None, str]) -> str:
+    written = [shown[value] for value in graph.outputs]
     if graph.structure is None:
         return ", ".join(written)
 
     def arrange(part: Any) -> str:
         match part:
             case bool() | None | str() | float():
-                return repr(part) if not isinstance(part, str) else json.dumps(part)
+                return attribute(part)
             case int():
                 return written[part]
             case tuple():
@@ -242,7 +243,7 @@ def _returned(graph: Graph, names: Names) -> str:
             case list():
                 return f"[{', '.join(map(arrange, part))}]"
             case dict():
-                return f"{{{', '.join(f'{json.dumps(k)}: {arrange(v)}' for k, v in part.items())}}}"
+                return f"{{{', '.join(f'{attribute(k)}: {arrange(v)}' for k, v in part.items())}}}"
         raise TypeError(f"an output structure can not hold {part!r}")
 
     return arrange(graph.structure)

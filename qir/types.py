@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class TensorType:
     def __str__(self) -> str:
         if self.shape is None:
             return f"{self.dtype}[...]" if self.dtype else "?"
-        return f"{self.dtype or '?'}[{','.join('?' if dim is None else str(dim) for dim in self.shape)}]"
+        return f"{self.dtype or '?'}[{','.join(map(_write_dim, self.shape))}]"
 
     @property
     def rank(self) -> int | None:
@@ -82,7 +83,15 @@ class ScalarType:
 Type = TensorType | ScalarType
 UNKNOWN = TensorType()
 
-_TENSOR = re.compile(r"(\?|[a-z]\w*)\[(.*)\]$")
+_TENSOR = re.compile(r"(\?|[a-z]\w*)\[(.*)\]", re.DOTALL)
+_SYMBOL = re.compile(r"[^\W\d][\w.+*/:()-]*")
+_DIM = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^,"]*?)\s*(,|$)')
+
+
+def _write_dim(dim: Dim) -> str:
+    if isinstance(dim, str):
+        return dim if _SYMBOL.fullmatch(dim) else json.dumps(dim)
+    return "?" if dim is None else str(dim)
 
 
 def type_of(array: np.ndarray) -> TensorType:
@@ -98,21 +107,36 @@ def parse_type(text: str) -> Type:
         return ScalarType(text)
     if text == "?":
         return UNKNOWN
-    match = _TENSOR.match(text)
+    match = _TENSOR.fullmatch(text)
     if match is None or (match[1] != "?" and match[1] not in DTYPES):
         raise ValueError(f"{text!r} is not a type")
     dtype = None if match[1] == "?" else match[1]
     if match[2].strip() == "...":
         return TensorType(dtype, None)
-    return TensorType(dtype, tuple(_parse_dim(dim.strip()) for dim in match[2].split(",")) if match[2].strip() else ())
+    return TensorType(dtype, tuple(map(_parse_dim, _split(match[2]))))
+
+
+def _split(dims: str) -> list[str]:
+    """The texts between the commas that stand in no quotes."""
+    found: list[str] = []
+    at, more = 0, bool(dims.strip())
+    while more:
+        match = _DIM.match(dims, at)
+        if match is None:
+            raise ValueError(f"{dims!r} are not dimensions")
+        found.append(match[1])
+        at, more = match.end(), match[2] == ","
+    return found
 
 
 def _parse_dim(text: str) -> Dim:
     if text == "?":
         return None
-    if text.isdigit():
+    if re.fullmatch(r"[0-9]{1,18}", text):
         return int(text)
-    if re.fullmatch(r"[^\s,\[\]\d?-][^\s,\[\]?]*", text):
+    if text.startswith('"'):
+        return str(json.loads(text))
+    if _SYMBOL.fullmatch(text):
         return text
     raise ValueError(f"{text!r} is not a dimension")
 
