@@ -152,12 +152,11 @@ def _call(line: Line, name: str, start: int, items: Callable[[str], list[Any]]) 
     """`slice(…)`, `symbol("…")` and the other values that are written as a call."""
     line.expect("(")
     arguments = items(")")
-    make = {"slice": slice, "symbol": Symbol, "complex": complex, "bytes": _bytes, "proto": _proto}.get(name)
-    if make is None:
+    if name not in _CALLS:
         line.fail(f"no value is written {name}(…)", start, len(name))
+    make, kinds = _CALLS[name]
     try:
-        kinds = {"symbol": str, "complex": int | float, "bytes": str, "proto": str}
-        if name in kinds and not all(isinstance(argument, kinds[name]) for argument in arguments):
+        if not all(isinstance(argument, kinds) for argument in arguments):
             raise TypeError
         return make(*arguments)
     except (TypeError, ValueError, AttributeError):
@@ -170,7 +169,7 @@ def _bytes(text: str) -> bytes:
 
 def _proto(kind: str, text: str) -> Any:
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not kind.endswith("Proto"):
         raise ValueError(kind)
@@ -180,3 +179,12 @@ def _proto(kind: str, text: str) -> Any:
     except DecodeError as error:
         raise ValueError(kind) from error
     return message
+
+
+_CALLS: dict[str, tuple[Callable[..., Any], tuple[type, ...]]] = {
+    "slice": (slice, (object,)),
+    "symbol": (Symbol, (str,)),
+    "complex": (complex, (int, float)),
+    "bytes": (_bytes, (str,)),
+    "proto": (_proto, (str,)),
+}

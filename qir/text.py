@@ -114,7 +114,8 @@ def print_graph(graph: Graph) -> str:
     inputs = ", ".join(f"{shown[value]}: {value.type}" for value in graph.inputs)
     lines = [f"graph @{quoted(graph.name)}({inputs}) {{"]
     lines += [f"  {shown[value]} = {_weight_statement(value)}" for value in layout.declared]
-    shown |= {None: "_", **{value: literal(value) for value in layout.inline}}
+    shown.update((value, literal(value)) for value in layout.inline)
+    shown[None] = "_"
     lines += [f"  {_statement(node, shown, encodings)}" for node in layout.nodes]
     lines.append(f"  return {_returned(graph, shown)}".rstrip())
     lines += [f"  ${quoted(name)} = {_encoding(e, encodings)}" for e, name in encodings.of.items()]
