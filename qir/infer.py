@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from onnx import defs, helper, shape_inference
+from onnx import checker, defs, helper, shape_inference
 
 from qir.errors import QirError
 from qir.traits import Elementwise
@@ -94,7 +94,7 @@ def _by_schema(node: Node, types: Sequence[Type | None]) -> list[Type]:
             data,
             opset_imports=[helper.make_opsetid(schema.domain, schema.since_version)],
         )
-    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
+    except (shape_inference.InferenceError, checker.ValidationError, RuntimeError, ValueError) as error:
         raise QirError(f"{node.op} does not fit its operands: {_reason(error)}", node) from None
     return [from_proto(inferred[name]) if name in inferred else UNKNOWN for name in results]
 

@@ -39,7 +39,7 @@ def tensor_of(value: Value, name: str = "") -> onnx.TensorProto:
     array = value.weight.array
     if isinstance(value.type, ScalarType):
         array = array.astype(NUMPY[value.type.dtype])
-    return numpy_helper.from_array(np.ascontiguousarray(array), name)
+    return numpy_helper.from_array(np.asarray(array, order="C"), name)
 
 
 def model_proto(

@@ -51,7 +51,7 @@ class Weight:
         """16 hexadecimal digits of a hash of dtype, shape and bytes: equal exactly when the contents are equal."""
         if self.data is None and self.known_digest is not None:
             return self.known_digest
-        array = np.ascontiguousarray(self.array)
+        array = np.asarray(self.array, order="C")
         hasher = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=8)
         if array.dtype == object:
             hasher.update(repr(array.tolist()).encode())
