@@ -6,6 +6,7 @@ Standard ONNX operators come from `onnx.defs`, newest version; composites (`qir.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -85,7 +86,7 @@ class OpDef:
     def normalize(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
         """`attrs` sorted by name, sequences as tuples, without those that equal their default."""
         if self.opaque:
-            return {name: _as_tuples(value) for name, value in sorted(attrs.items())}
+            return {name: _plain(value) for name, value in sorted(attrs.items())}
         result = {}
         for name, value in sorted(attrs.items()):
             default = self.default(name)
@@ -113,9 +114,15 @@ def _same(a: Any, b: Any) -> bool:
     return np.array_equal(a, b) if isinstance(a, np.ndarray) else bool(a == b)
 
 
-def _as_tuples(value: Any) -> Any:
-    """`value` with lists kept as lists (their kind matters to an opaque call) and numpy numbers made plain."""
-    return value.item() if isinstance(value, np.generic) else value
+def _plain(value: Any) -> Any:
+    """`value` with the numpy numbers in it made Python's; lists stay lists, for their kind matters to an opaque call."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    if type(value) is dict:
+        return {key: _plain(item) for key, item in value.items()}
+    return value
 
 
 def _typed(op: str, name: str, kind: str, given: Any) -> Any:
@@ -135,22 +142,46 @@ def _typed(op: str, name: str, kind: str, given: Any) -> Any:
 DECLARATIONS = ("qir.composites", "qir.integer")
 """The modules that declare the operators outside the ONNX standard."""
 
+ENTRY_POINTS = "qir.operators"
+"""The entry point group in which a package lists the modules that declare its own: `my-ops = "my_package.ops"`."""
+
 COMPOSITES: dict[str, OpDef] = {}
+_DECLARED_BY: dict[str, str] = {}
 
 
-def declare(definition: OpDef) -> OpDef:
-    """Add an operator to the vocabulary. Raises QirError when the name is taken."""
-    if definition.name in COMPOSITES:
-        raise QirError(f"the operator {definition.name} is already declared")
-    COMPOSITES[definition.name] = definition
-    return definition
+def declare(operator: OpDef) -> OpDef:
+    """Add an operator to the vocabulary. Raises QirError when the name is taken, or in no domain of the caller's."""
+    name, by = operator.name, str(sys._getframe(1).f_globals.get("__name__"))
+    domain, _, plain = name.rpartition(".")
+    help = f"call it {by.partition('.')[0].strip('_')}.{plain}"
+    if not domain or (domain == "qir" and by.partition(".")[0] != "qir"):
+        owner = f"the domain {domain!r} is that of qir itself" if domain else "names without a dot are ONNX's own"
+        raise QirError(f"{by} can not declare the operator {name}: {owner}", help=help)
+    if name in COMPOSITES:
+        raise QirError(f"the operator {name} is already declared, by {_DECLARED_BY[name]}", help=help)
+    COMPOSITES[name], _DECLARED_BY[name] = operator, by
+    definition.cache_clear()
+    return operator
+
+
+@cache
+def _load_declarations() -> None:
+    for module in DECLARATIONS:
+        import_module(module)
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            import_module(entry.value)
+        except ImportError as error:
+            help = f"repair or uninstall the package that lists {entry.name!r}"
+            raise QirError(f"the operators of {entry.value} can not be imported: {error}", help=help) from error
 
 
 @cache
 def definition(op: str) -> OpDef:
     """What is known about the operator `op`. Raises QirError when a name without a dot is no ONNX operator."""
-    for declarations in DECLARATIONS:
-        import_module(declarations)
+    _load_declarations()
     if op in COMPOSITES:
         return COMPOSITES[op]
     if op.startswith("qir."):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -17,7 +18,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from qir.errors import QirError, caret
 from qir.facts import Fact, held_by
 from qir.graph import Graph
-from qir.registry import known_passes, pass_named, register
+from qir.registry import pass_named, pass_names, register
 from qir.rewrite import Outcome
 
 
@@ -66,12 +67,12 @@ def _write(value: Any) -> str:
             return str(value).lower()
         case None:
             return "none"
-        case str():
-            return value if re.fullmatch(r"[^\s\"{}\[\],=]+", value) else json.dumps(value)
         case tuple():
             return f"[{','.join(map(_write, value))}]"
         case _:
-            return str(value)
+            text = str(value)
+            reserved = isinstance(value, str) and text == "none"
+            return text if re.fullmatch(r"[^\s\"{}\[\],=]+", text) and not reserved else json.dumps(text)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Pipeline:
         message = f"{step.name!r} needs {fact.name!r}, " + (
             f"which {broke!r} breaks" if broke else "which nothing before it provides"
         )
-        givers = [other.name for other in known_passes().values() if fact in other.gives]
+        givers = _givers(fact)
         later = next((other.name for other in self.passes[position + 1 :] if fact in other.gives), None)
         if later:
             help = f"move {later!r} before {step.name!r}"
@@ -143,6 +144,16 @@ class Pipeline:
         return graph
 
 
+def _givers(fact: Fact) -> list[str]:
+    """The names of the passes that give `fact`, of those that can be imported."""
+    names = []
+    for name in pass_names():
+        with suppress(QirError):
+            kind = pass_named(name)
+            names += [name] if kind is not None and fact in kind.gives else []
+    return names
+
+
 def check_gives(step: Pass, graph: Graph) -> None:
     """Raise QirError, pointing at the first node that breaks it, when `graph` lacks a fact that `step` gives."""
     for fact in step.gives:
@@ -154,7 +165,9 @@ class _Spec:
     """The reader of a pipeline's text."""
 
     ITEM = re.compile(r"\s*(?P<name>[\w-]+)\s*")
-    OPTION = re.compile(r"\s*,?\s*(?P<key>[\w-]+)\s*=\s*(?P<value>\"(?:[^\"\\]|\\.)*\"|\[[^\]]*\]|[^\s,}\]]+)")
+    WORD = r"\"(?:[^\"\\]|\\.)*\"|[^\s,\[\]{}\"]+"
+    LIST = rf"\[\s*(?:(?:{WORD})\s*(?:,\s*|(?=\])))*\]"
+    OPTION = re.compile(rf"\s*,?\s*(?P<key>[\w-]+)\s*=\s*(?P<value>{LIST}|{WORD})")
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -183,7 +196,7 @@ class _Spec:
     def kind(self, name: str, at: int) -> type[Pass]:
         kind = pass_named(name)
         if kind is None:
-            near = get_close_matches(name, known_passes(), 1)
+            near = get_close_matches(name, pass_names(), 1)
             help = f"did you mean {near[0]!r}?" if near else "`qir passes` lists them"
             raise self.fail("no such pass", at, len(name), help)
         return kind
@@ -225,17 +238,19 @@ class _Spec:
 
 def _read(annotation: Any, text: str) -> Any:
     """`text` as a value of the annotated type. Raises ValueError when it is none."""
+    kind, inner = get_origin(annotation), get_args(annotation)
+    if kind is tuple:
+        words = re.findall(_Spec.WORD, text[1:-1]) if text.startswith("[") else [text]
+        return tuple(_read(inner[0], word) for word in words)
+    if type(None) in inner:
+        wanted = next(part for part in inner if part is not type(None))
+        return None if text == "none" else _read(wanted, text)
     plain = json.loads(text) if text.startswith('"') else text
-    if get_origin(annotation) is Literal:
-        if plain not in get_args(annotation):
-            raise ValueError(f"expected one of {', '.join(map(str, get_args(annotation)))}")
-        return plain
-    if get_origin(annotation) is tuple:
-        inner = text[1:-1] if text.startswith("[") else text
-        return tuple(_read(get_args(annotation)[0], part.strip()) for part in inner.split(",") if part.strip())
-    if len(get_args(annotation)) == 2 and type(None) in get_args(annotation):
-        wanted = next(part for part in get_args(annotation) if part is not type(None))
-        return None if plain == "none" else _read(wanted, text)
+    if kind is Literal:
+        chosen = next((value for value in inner if str(value) == plain), None)
+        if chosen is None:
+            raise ValueError(f"expected one of {', '.join(map(str, inner))}")
+        return chosen
     if annotation is bool:
         if plain not in ("true", "false"):
             raise ValueError("expected true or false")

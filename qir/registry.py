@@ -50,13 +50,22 @@ def pass_named(name: str) -> type[Pass] | None:
         if place is None:
             return None
         module, _, attribute = place.partition(":")
-        kind: type[Pass] = getattr(import_module(module), attribute)
+        try:
+            kind: type[Pass] = getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            help = "repair or uninstall the package that lists it"
+            raise QirError(f"the pass {name!r} is not to be had from {place}: {error}", help=help) from error
         if kind.name != name:
             raise QirError(f"the entry point {name!r} holds a pass that calls itself {kind.name!r}")
+        _imported.setdefault(name, kind)
     return _imported[name]
 
 
+def pass_names() -> list[str]:
+    """The name of every pass, sorted; none is imported for it."""
+    return sorted({*BUILT_IN, *_installed(), *_imported})
+
+
 def known_passes() -> dict[str, type[Pass]]:
-    """Every pass by name, sorted."""
-    names = sorted({*BUILT_IN, *_installed(), *_imported})
-    return {name: kind for name in names if (kind := pass_named(name)) is not None}
+    """Every pass by name, sorted. Raises QirError when one can not be imported."""
+    return {name: kind for name in pass_names() if (kind := pass_named(name)) is not None}

@@ -7,7 +7,7 @@ A rule is a function from a node to the value that replaces its result (a list o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from qir.errors import Loc, QirError
 from qir.graph import Graph, Node, Value
@@ -59,38 +59,61 @@ def rewrite(graph: Graph, rules: Mapping[str, Rule]) -> Outcome:
     """
     outcome = Outcome()
     work = list(reversed(graph.nodes()))
+    pending = set(work)
     missed: dict[Node, Note] = {}
     budget = 8 * len(work) + 64
     while work:
         node = work.pop()
+        pending.discard(node)
         rule = None if node.erased else rules.get(node.op)
         if rule is None:
             continue
         note = Note.of(node, getattr(rule, "__name__", str(rule)))
-        match rule(node, graph):
-            case None:
-                missed.pop(node, None)
-            case Miss(reason):
-                missed[node] = Note.of(node, reason)
-            case new:
-                if len(outcome.done) >= budget:
-                    raise QirError(f"{note.reason} does not settle: {budget} rewrites and no end", node)
-                missed.pop(node, None)
-                outcome.done.append(note)
-                work += _substitute(graph, node, [new] if isinstance(new, Value) else list(new))
-    outcome.missed += missed.values()
+        missed.pop(node, None)
+        new, added = _apply(rule, node, graph)
+        if isinstance(new, Miss):
+            missed[node] = replace(note, reason=new.reason)
+        elif new is not None:
+            if len(outcome.done) >= budget:
+                raise QirError(f"{note.reason} does not settle: {budget} rewrites and no end", node)
+            outcome.done.append(note)
+            around = _substitute(graph, node, [new] if isinstance(new, Value) else list(new))
+            again = [other for other in dict.fromkeys([*added, *around]) if other not in pending]
+            pending.update(again)
+            work += reversed(again)
+    outcome.missed += (note for node, note in missed.items() if not node.erased)
     return outcome
 
 
-def _substitute(graph: Graph, node: Node, new: list[Value]) -> list[Node]:
-    """Put `new` in the place of the results of `node`; what to look at again."""
+def _apply(rule: Rule, node: Node, graph: Graph) -> tuple[Value | Sequence[Value] | Miss | None, list[Node]]:
+    """What the rule gives for the node, and the nodes that it added."""
+    added: list[Node] = []
+    graph.added = added
+    try:
+        return rule(node, graph), added
+    finally:
+        graph.added = None
+
+
+def _substitute(graph: Graph, node: Node, new: Sequence[Value]) -> list[Node]:
+    """Put `new` in the place of the results of `node`; the nodes around it, which may now match."""
     results = node.results
     if len(new) != len(results):
         raise QirError(f"a rule gave {len(new)} values for {len(results)} results", node)
     around = {use.node: None for result in results for use in result.uses}
     around |= {value.node: None for value in new if value.node is not None}
+    read = [value for value in dict.fromkeys(node.operands) if value is not None]
     for old, value in zip(results, new, strict=True):
         if old is not value:
             graph.replace(old, value)
     graph.erase_dead(node)
-    return list(reversed(around))
+    if node.erased:
+        around |= {reader: None for value in read for reader in _left_alone(graph, value)}
+    return list(around)
+
+
+def _left_alone(graph: Graph, value: Value) -> list[Node]:
+    """What computes `value` and what reads it, where a reader that went has left a single one."""
+    if value not in graph.nx or len(graph.nx._adj[value]) > 1:
+        return []
+    return [node for node in (value.node, *(use.node for use in value.uses)) if node is not None]

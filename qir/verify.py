@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-import networkx as nx
-
+from qir.attributes import Port
 from qir.encodings import Encoding, ProductEncoding
 from qir.errors import QirError, point_at
 from qir.graph import Graph, Node, Value
 from qir.infer import result_types
+from qir.order import weights_in
+from qir.text import attribute
 from qir.traits import Weighted
 from qir.types import ScalarType, TensorType, Type
 
@@ -40,23 +42,48 @@ def verify(graph: Graph) -> None:
 
 def problems(graph: Graph) -> Iterator[Problem]:
     """Every rule that the graph breaks. What the rules are, each function below says."""
-    structural = [*_edges(graph), *_ends(graph), *_cycles(graph)]
-    yield from structural
-    if not structural:
-        for node in graph.nodes():
-            yield from _operator(node)
-            yield from _types(node)
-            yield from _encodings(node)
-        yield from _weight_paths(graph)
+    for rules in ([_vertices], [_edges, _ends], [_cycles]):
+        broken = [problem for rule in rules for problem in rule(graph)]
+        yield from broken
+        if broken:
+            return
+    yield from _structure(graph)
+    nodes = graph.nodes()
+    for node in nodes:
+        yield from _operator(node)
+        yield from _types(node)
+        yield from _encodings(node)
+    yield from _weight_paths(graph, nodes)
+
+
+def _vertices(graph: Graph) -> Iterator[Problem]:
+    """Vertices are nodes and values of this graph, edges join the two kinds, keys are ports."""
+    for vertex in graph.nx:
+        if not isinstance(vertex, Node | Value):
+            yield Problem(f"{vertex!r} is neither a node nor a value")
+        elif vertex.graph is not graph:
+            yield Problem(f"{_title(vertex)} belongs to another graph")
+    for source, target, port in graph.nx.edges(keys=True):
+        if not isinstance(source, Node | Value) or not isinstance(target, Node | Value):
+            continue
+        if isinstance(source, Value) == isinstance(target, Value):
+            yield Problem(f"an edge joins {_title(source)} and {_title(target)}; one joins a node and a value")
+        elif type(port) is not int or port < 0:
+            yield Problem(f"the edge from {_title(source)} to {_title(target)} has {port!r} in the place of a port")
+
+
+def _title(vertex: Node | Value) -> str:
+    return f"%{vertex.hint}" if isinstance(vertex, Value) else f"a {vertex.op}"
 
 
 def _edges(graph: Graph) -> Iterator[Problem]:
-    """A value has one definition; ports of definitions have no gaps; required operands are there."""
+    """A value has one definition; a port has one value; results have no gaps."""
     for vertex in graph.nx:
         if isinstance(vertex, Value):
             definitions = graph.nx.pred[vertex]
-            if sum(len(ports) for ports in definitions.values()) > 1:
-                yield Problem(f"%{vertex.hint} is defined {len(definitions)} times", next(iter(definitions)))
+            count = sum(len(ports) for ports in definitions.values())
+            if count > 1:
+                yield Problem(f"%{vertex.hint} is defined {count} times", next(iter(definitions)))
             if vertex.weight is not None and definitions:
                 yield Problem(f"%{vertex.hint} is a weight and also computed", next(iter(definitions)))
         else:
@@ -64,11 +91,17 @@ def _edges(graph: Graph) -> Iterator[Problem]:
 
 
 def _ports(node: Node) -> Iterator[Problem]:
-    ports = sorted(port for keys in node.graph.nx.succ[node].values() for port in keys)
-    if ports != list(range(len(ports))):
-        yield Problem(f"the results of {node.op} are numbered {ports}", node)
-    if not ports:
-        yield Problem(f"{node.op} has no result")
+    reads, writes = (
+        sorted(port for keys in neighbours.values() for port in keys)
+        for neighbours in (node.graph.nx.pred[node], node.graph.nx.succ[node])
+    )
+    twice = sorted({a for a, b in pairwise(reads) if a == b})
+    if twice:
+        yield Problem(f"{node.op} has two values for its operand {twice[0]}", node)
+    if not writes:
+        yield Problem(f"a {node.op} has no result{f', at {node.loc}' if node.loc else ''}")
+    elif writes != list(range(len(writes))):
+        yield Problem(f"the results of {node.op} are numbered {', '.join(map(str, writes))}, not from 0 on", node)
 
 
 def _ends(graph: Graph) -> Iterator[Problem]:
@@ -76,9 +109,10 @@ def _ends(graph: Graph) -> Iterator[Problem]:
     inputs = set(graph.inputs)
     if len(inputs) < len(graph.inputs):
         yield Problem("an input stands twice in the list of inputs")
-    for value in [*graph.inputs, *graph.outputs]:
-        if value not in graph.nx:
-            yield Problem(f"%{value.hint} is an input or output of the graph but is not in it")
+    for kind, values in (("input", graph.inputs), ("output", graph.outputs)):
+        for value in values:
+            if value not in graph.nx:
+                yield Problem(f"the {kind} %{value.hint} is not in the graph")
     for vertex in graph.nx:
         if isinstance(vertex, Value) and not graph.nx.pred[vertex] and vertex.weight is None and vertex not in inputs:
             reader = vertex.uses[0].node if vertex.uses else None
@@ -94,8 +128,23 @@ def _cycles(graph: Graph) -> Iterator[Problem]:
         graph.nodes()
     except QirError as error:
         yield Problem(error.message, error.node)
-    if not nx.is_directed_acyclic_graph(graph.nx):
+
+
+def _structure(graph: Graph) -> Iterator[Problem]:
+    """The structure of the outputs names each output, in order, and nothing else."""
+    if graph.structure is None:
         return
+    named = list(_leaves(graph.structure))
+    if named != list(range(len(graph.outputs))):
+        yield Problem(f"the structure names the outputs {named}, and there are {len(graph.outputs)}")
+
+
+def _leaves(part: Any) -> Iterator[int]:
+    if isinstance(part, tuple | list | dict):
+        for inner in part.values() if isinstance(part, dict) else part:
+            yield from _leaves(inner)
+    elif isinstance(part, int) and not isinstance(part, bool):
+        yield part
 
 
 def _operator(node: Node) -> Iterator[Problem]:
@@ -104,8 +153,11 @@ def _operator(node: Node) -> Iterator[Problem]:
         known = node.definition
         operands = node.operands
         known.check_operands(node, operands)
-        if known.normalize(node.attrs) != node.attrs and not _has_arrays(node.attrs):
-            yield Problem(f"the attributes of {node.op} are not as `add` would keep them", node)
+        kept = known.normalize(node.attrs)
+        if not _same(kept, node.attrs):
+            wanted = ", ".join(f"{name}={attribute(value)}" for name, value in kept.items())
+            yield Problem(f"the attributes of {node.op} are not as `add` keeps them: {wanted or 'none'}", node)
+        yield from _places(node, len(operands))
     except QirError as error:
         yield Problem(error.message, node)
         return
@@ -118,8 +170,28 @@ def _operator(node: Node) -> Iterator[Problem]:
         yield Problem(f"{node.op} has {count} results", node)
 
 
-def _has_arrays(attrs: dict[str, Any]) -> bool:
-    return any(hasattr(value, "shape") for value in attrs.values())
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    try:
+        return a == b
+    except ValueError:  # numpy's, for arrays that compare to more than one truth
+        return attribute(a) == attribute(dict(sorted(b.items())))
+
+
+def _places(node: Node, operands: int) -> Iterator[Problem]:
+    """The arguments of an opaque call name operands that there are."""
+    if node.definition.opaque:
+        missing = [port.index for port in _ports_in(node.attrs) if port.index >= operands]
+        if missing:
+            yield Problem(f"an argument of {node.op} is its operand {missing[0]}, and it reads {operands}", node)
+
+
+def _ports_in(part: Any) -> Iterator[Port]:
+    if isinstance(part, Port):
+        yield part
+    elif isinstance(part, tuple | list | dict | slice):
+        inner = (part.start, part.stop, part.step) if isinstance(part, slice) else part
+        for item in inner.values() if isinstance(inner, dict) else inner:
+            yield from _ports_in(item)
 
 
 def _types(node: Node) -> Iterator[Problem]:
@@ -174,10 +246,10 @@ def _bias_grid(node: Node, encoding: Encoding) -> Iterator[Problem]:
                 yield Problem(f"the bias of {reader.op} lies on the grid of another input or weight", reader)
 
 
-def _weight_paths(graph: Graph) -> Iterator[Problem]:
+def _weight_paths(graph: Graph, nodes: list[Node]) -> Iterator[Problem]:
     """A path of the model's state belongs to one weight."""
     owners: dict[str, Value] = {}
-    for value in graph.weights():
+    for value in weights_in(graph, nodes):
         for path in value.weight.paths if value.weight else ():
             if path in owners:
                 yield Problem(f"two weights are called {path}; tied weights are one value")
