@@ -9,6 +9,7 @@ An emission reads attributes and literals now and leaves tensors to the call.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -201,7 +202,8 @@ def gelu(node: Node) -> Emission:
 def hard_sigmoid(node: Node) -> Emission:
     """nn.Hardsigmoid for its slope, else a clamp."""
     alpha, beta = node.attr("alpha"), node.attr("beta")
-    module = nn.Hardsigmoid() if (alpha, beta) == (1 / 6, 0.5) else modules.HardSigmoid(alpha, beta)
+    standard = math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5
+    module = nn.Hardsigmoid() if standard else modules.HardSigmoid(alpha, beta)
     return layer(module, node.operands[0])
 
 
@@ -289,7 +291,7 @@ def gather(node: Node) -> Emission:
 def batch_normalization(node: Node) -> Emission:
     """A batch norm layer that follows train() and eval(); the imported layer's class where there was one."""
     x, scale, bias, mean, variance = node.operands
-    momentum, epsilon = 1.0 - node.attr("momentum"), node.attr("epsilon")
+    momentum, epsilon = round(1.0 - node.attr("momentum"), 9), node.attr("epsilon")
     if isinstance(node.host, nn.modules.batchnorm._BatchNorm):
         momentum = node.host.momentum
     if not owned(node, weight=1, bias=2, running_mean=3, running_var=4):

@@ -1,0 +1,109 @@
+"""The ONNX backend: a graph as a QDQ model, checked by ONNX and, on request, run by onnxruntime."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from qir.errors import QirError
+from qir.evaluate import Runner
+from qir.files import write_bytes
+from qir.graph import Graph
+from qir.proto import model_proto
+
+
+def emit_onnx(graph: Graph, *, opset: int = 21, ir_version: int = 10) -> onnx.ModelProto:
+    """The model of a graph that `legalize-onnx` has prepared; it passes ONNX's full check.
+
+    Raises QirError for operators that ONNX does not have, naming all of them, and for what the check finds.
+    """
+    model = model_proto(graph, opset=opset, ir_version=ir_version)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise QirError(f"ONNX refuses the model: {str(error).splitlines()[0]}", stage="emit onnx") from None
+    return model
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write the model to one file, whole or not at all."""
+    write_bytes(Path(path), model.SerializeToString(deterministic=True))
+
+
+def session(model: onnx.ModelProto, *, optimize: bool = True, threads: int = 1, save_to: Path | None = None) -> Any:
+    """An onnxruntime session on the CPU, with all optimizations or none; the optimized model goes to `save_to`."""
+    options = onnxruntime.SessionOptions()
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    if save_to is not None:
+        options.optimized_model_filepath = str(save_to)
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise QirError(f"onnxruntime can not load the model: {error}", stage="onnxruntime") from None
+
+
+def executor(graph: Graph) -> Runner:
+    """Runs the graph in onnxruntime with all optimizations."""
+    running = session(emit_onnx(graph))
+    names = [entry.name for entry in running.get_inputs()]
+
+    def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return list(running.run(None, dict(zip(names, inputs, strict=True))))
+
+    return run
+
+
+@dataclass(frozen=True)
+class Executed:
+    """One operator as onnxruntime runs it. `domain` is empty for the standard's."""
+
+    op: str
+    domain: str
+    name: str
+
+    @property
+    def integer(self) -> bool:
+        """Whether it computes with integers."""
+        return self.op.startswith(("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize", "NhwcMaxPool"))
+
+
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def executed_operators(model: onnx.ModelProto) -> list[Executed]:
+    """What onnxruntime runs after all optimizations, in its order; read from its own optimized model.
+
+    An operator that moves integers keeps its name, so its input's dtype decides: those on integers come as `integer:Op`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        session(model, save_to=path)
+        optimized = onnx.load(str(path))
+    dtypes = {info.name: info.type.tensor_type.elem_type for info in optimized.graph.value_info}
+    dtypes |= {info.name: info.type.tensor_type.elem_type for info in optimized.graph.input}
+    dtypes |= {tensor.name: tensor.data_type for tensor in optimized.graph.initializer}
+    integers: set[str] = {name for name, dtype in dtypes.items() if dtype in _EIGHT_BITS}
+    found = []
+    for node in optimized.graph.node:
+        moves = bool(node.input) and node.input[0] in integers and node.op_type not in CONVERSIONS
+        op = node.op_type
+        if op in ("QuantizeLinear", *(() if not op.startswith("QLinear") else (op,))) or (op == "QGemm" and len(node.input) > 7):
+            integers.update(node.output)
+        elif moves and op not in ("QGemm", "MatMulIntegerToFloat"):
+            integers.update(node.output)
+        plain = moves and not Executed(op, node.domain, "").integer
+        found.append(Executed(f"integer:{op}" if plain else op, node.domain, node.name))
+    return found
+
+
+_EIGHT_BITS = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)

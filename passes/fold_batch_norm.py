@@ -1,0 +1,100 @@
+"""Folds a batch norm into the convolution or linear layer before it.
+
+    y  = conv(x, w) + b            z = (y - mean) * gain + beta,   gain = gamma / sqrt(variance + epsilon)
+    z  = conv(x, w * gain) + (b - mean) * gain + beta
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qir.facts import CALIBRATED
+from qir.graph import Graph, Node, Value
+from qir.pipeline import Pass
+from qir.rewrite import Miss, Outcome, rewrite
+from qir.traits import Weighted
+from qir.weights import Weight
+
+
+@dataclass(frozen=True)
+class FoldBatchNorm(Pass, name="fold-batch-norm"):
+    """Fold every batch norm (with its running statistics) into the layer before it.
+
+        graph @g(%x: f32[1,1,2,2]) {
+          %conv = Conv %x, f32[1,1,1,1](3.0) : f32[1,1,2,2] [conv]
+          %bn = BatchNormalization %conv, f32[1](2.0), f32[1](1.0), f32[1](5.0), f32[1](4.0) {epsilon=0.0} : f32[1,1,2,2] [bn]
+          return %bn
+        }
+        -->
+        graph @g(%x: f32[1,1,2,2]) {
+          %conv = Conv %x, f32[1,1,1,1](3.0), f32[1](-4.0) : f32[1,1,2,2] [conv]
+          return %conv
+        }
+    """
+
+    breaks = (CALIBRATED,)
+    numerics = "rounds"
+
+    def run(self, graph: Graph) -> Outcome:
+        """Fold what can be folded, and remove the batch norms' counters with them."""
+        outcome = rewrite(graph, {"BatchNormalization": fold})
+        folded = {note.module for note in outcome.done}
+        for value in graph.weights():
+            owners = {path.rpartition(".")[0] for path in value.weight.paths} if value.weight else set()
+            if not value.uses and not value.is_output and owners & folded:
+                graph.remove_weight(value)
+        return outcome
+
+
+def fold(norm: Node, graph: Graph) -> Value | Miss:
+    """The layer before `norm`, with weights that do both."""
+    match norm:
+        case Node(_, [Value(node=Node() as layer, uses=[_], is_output=False), gamma, beta, mean, variance]):
+            weighted = layer.definition.trait(Weighted)
+        case Node(_, [Value(node=Node(), uses=uses), *_]) if len(uses) > 1:
+            return Miss(f"what it normalizes has {len(uses)} readers")
+        case _:
+            return Miss("it does not follow a layer")
+    if weighted is None or weighted.bias is None:
+        return Miss(f"it follows {layer.op}, which has no weights to fold into")
+    if norm.attr("training_mode") or len(norm.results) > 1:
+        return Miss("it uses the statistics of the batch")
+    axis = weighted.output_axis(layer)
+    weight, *bias = layer.operands[weighted.weight :]
+    constants = [weight, *bias, gamma, beta, mean, variance]
+    if axis is None or any(value is None or value.weight is None for value in constants):
+        return Miss("a weight is computed, or its output channels are not on one axis")
+    if any(len(value.uses) > 1 for value in (weight, *bias)):
+        return Miss("another call reads the weight too")
+    return _folded(graph, layer, norm, weighted, axis)
+
+
+def _folded(graph: Graph, layer: Node, norm: Node, weighted: Weighted, axis: int) -> Value:
+    # Float64: half-precision checkpoints have channels whose variance underflows.
+    gamma, beta, mean, variance = (value.weight.array.astype(np.float64) for value in norm.operands[1:])
+    gain = gamma / np.sqrt(variance + norm.attr("epsilon"))
+    weight, *bias = layer.operands[weighted.weight :]
+    shape = [1] * weight.type.rank
+    shape[axis] = -1
+    old = bias[0].weight.array.astype(np.float64) if bias else 0.0
+    scaled = _like(graph, weight, weight.weight.array * gain.reshape(shape))
+    offset = (old - mean) * gain + beta
+    if bias:
+        moved = _like(graph, bias[0], offset)
+    else:
+        paths = (f"{layer.module}.bias",) if weight.weight.paths and layer.module else ()
+        data = offset.astype(weight.weight.array.dtype)
+        moved = graph.weight(Weight(data, paths, trainable=weight.weight.trainable), hint=paths[0] if paths else "c")
+    operands = [*layer.operands[: weighted.weight], scaled, moved]
+    new = graph.add(layer.op, operands, layer.attrs, like=[layer, norm])
+    return new.result
+
+
+def _like(graph: Graph, old: Value, data: np.ndarray) -> Value:
+    """A weight with new data in the place of an old one."""
+    assert old.weight is not None
+    array = data.astype(old.weight.array.dtype)
+    fresh = replace(old.weight, data=array, read=np.asarray, known_digest=None)
+    return graph.weight(fresh, hint=old.hint)

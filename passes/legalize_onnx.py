@@ -1,0 +1,135 @@
+"""Writes a graph in operators that an opset of ONNX has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qir.errors import QirError
+from qir.expansions import exists_at, expansion_of
+from qir.facts import is_quantizer
+from qir.graph import Graph, Node, Value
+from qir.infer import infer_types, promoted_types
+from qir.names import Paths
+from qir.pipeline import Pass
+from qir.rewrite import Miss, Note, Outcome
+from qir.traits import IdentityInInference
+from qir.types import DTYPES, NUMPY, ScalarType
+
+
+@dataclass(frozen=True)
+class LegalizeOnnx(Pass, name="legalize-onnx"):
+    """Expand composites, and operators that the opset lacks, until the opset accepts the graph; for inference.
+
+    Dropout and the like are removed. Python numbers become tensors. Calibrated quantizers become QuantizeLinear and
+    DequantizeLinear, those of weights a DequantizeLinear of integers; uncalibrated ones stay for `calibrate`. Parts of
+    a layer get layers below its path.
+
+        graph @g(%x: f32[1,4]) {
+          %act = Swish %x : f32[1,4] [act]
+          %drop = Dropout %act : f32[1,4] [drop]
+          return %drop
+        }
+        -->
+        graph @g(%x: f32[1,4]) {
+          %act = Sigmoid %x : f32[1,4] [act.sigmoid]
+          %act_1 = Mul %x, %act : f32[1,4] [act.mul]
+          return %act_1
+        }
+    """
+
+    numerics = "rounds"
+
+    opset: int = 21
+
+    def run(self, graph: Graph) -> Outcome:
+        """Expand until nothing is left to expand."""
+        outcome, paths = Outcome(), Paths(graph)
+        work = list(reversed(graph.nodes()))
+        while work:
+            node = work.pop()
+            if node.erased:
+                continue
+            match self.replacement(node, graph):
+                case None:
+                    continue
+                case Miss(reason):
+                    outcome.missed.append(Note.of(node, reason))
+                case new:
+                    outcome.done.append(Note.of(node, "is written in simpler operators"))
+                    work += reversed(_put(graph, node, new, paths))
+        for node in graph.nodes():
+            _agree_on_dtypes(graph, node)
+        infer_types(graph)
+        return outcome
+
+    def replacement(self, node: Node, graph: Graph) -> Sequence[Value] | Miss | None:
+        """What the results of the node become; None when it may stay."""
+        if node.definition.trait(IdentityInInference) and not _trains(node):
+            return node.operands[:1]
+        if node.op == "Identity" and node.operands[0].node is not None:
+            return node.operands[:1]
+        if is_quantizer(node) and not node.attrs["encoding"].calibrated:
+            return Miss("the quantizer is not calibrated")
+        if node.definition.opaque:
+            return Miss("it is opaque")
+        if node.definition.schema is not None and exists_at(node, self.opset):
+            return None
+        expand = expansion_of(node)
+        if expand is None:
+            if node.definition.schema is None:
+                return None
+            raise QirError(f"{node.op} is not in opset {self.opset} and has no expansion", node,
+                           help="choose a newer opset: legalize-onnx{opset=…}")  # fmt: skip
+        return expand(graph, node)
+
+
+def _trains(node: Node) -> bool:
+    """Whether the node is told by an operand to behave as in training, or its mask is read."""
+    return len(node.operands) > 2 or any(result.uses or result.is_output for result in node.results[1:])
+
+
+def _put(graph: Graph, node: Node, new: Sequence[Value], paths: Paths) -> list[Node]:
+    """Put the expansion in the place of the node; the nodes that it added."""
+    added = _added(node, new)
+    if node.module is not None and len(added) > 1:
+        for part in added:
+            part.module = paths.new(node.module, part.op.rpartition(".")[2].lower())
+    for old, value in zip(node.results, new, strict=False):
+        graph.replace(old, value)
+    graph.erase_dead(node)
+    return added
+
+
+def _added(node: Node, new: Sequence[Value]) -> list[Node]:
+    """The nodes between the operands of `node` and the new values, operands first."""
+    known = {value.node for value in node.operands if value is not None}
+    found: dict[Node, None] = {}
+    stack = [value.node for value in new]
+    while stack:
+        part = stack.pop()
+        if part is None or part in known or part in found or part is node:
+            continue
+        found[part] = None
+        stack += [value.node for value in part.operands if value is not None]
+    return list(reversed(found))
+
+
+def _agree_on_dtypes(graph: Graph, node: Node) -> None:
+    """Give Python numbers the dtype that the operator takes, and cast tensors that must agree."""
+    if node.definition.schema is None:
+        return
+    for port, (value, type) in enumerate(zip(node.operands, promoted_types(node), strict=True)):
+        if value is None or type is None or type.dtype is None:
+            continue
+        if isinstance(value.type, ScalarType) and value.weight is not None:
+            array = np.asarray(value.weight.data).astype(NUMPY[type.dtype])
+            graph.set_operand(node, port, graph.constant(array, value.hint))
+            if not value.uses and not value.is_output:
+                graph.remove_weight(value)
+        elif value.type.dtype is not None and value.type.dtype != type.dtype:
+            cast = graph.add("Cast", [value], {"to": DTYPES[type.dtype]}, locs=node.locs)
+            graph.set_operand(node, port, cast.result)
+

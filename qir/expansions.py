@@ -1,0 +1,109 @@
+"""Expansions of standard operators into older ones: ONNX's own function bodies, and one that is written shorter here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import defs
+
+from qir.errors import QirError
+from qir.infer import promoted_types
+from qir.ops import VOCABULARY_OPSET, Expansion
+from qir.proto import attributes_of, node_proto
+from qir.types import to_proto
+
+if TYPE_CHECKING:
+    from qir.graph import Graph, Node, Value
+
+
+def expand_swish(graph: Graph, node: Node) -> Sequence[Value]:
+    """x * sigmoid(alpha * x), without the product when alpha is 1."""
+    x = node.operands[0]
+    alpha = node.attr("alpha")
+    inner = x if alpha == 1.0 else graph.add("Mul", [x, graph.constant(alpha)], like=node).result
+    gate = graph.add("Sigmoid", [inner], like=node)
+    return graph.add("Mul", [x, gate.result], like=node).results
+
+
+SHORTER: dict[str, Expansion] = {"Swish": expand_swish}
+
+
+def expansion_of(node: Node) -> Expansion | None:
+    """How the node's operator is written in simpler ones; None when it is not."""
+    known = node.definition
+    if known.expand is not None:
+        return known.expand
+    if node.op in SHORTER:
+        return SHORTER[node.op]
+    if known.schema is not None and (known.schema.has_function or known.schema.has_context_dependent_function):
+        return expand_function
+    return None
+
+
+def expand_function(graph: Graph, node: Node) -> Sequence[Value]:
+    """The body of ONNX's function operator. Raises QirError when ONNX gives none for these operands."""
+    inputs = [f"i{port}" for port in range(len(node.operands))]
+    outputs = [f"o{port}" for port in range(len(node.results))]
+    body = _body(node, inputs, outputs)
+    given = dict(zip(body.input, node.operands, strict=False))
+    known: dict[str, Value | None] = {name: given.get(name) for name in body.input}
+    for inner in body.node:
+        attrs = _resolved(inner, node)
+        if inner.op_type == "Constant":
+            known[inner.output[0]] = graph.constant(_constant(attrs))
+            continue
+        reads = [known[name] if name else None for name in inner.input]
+        made = graph.add(inner.op_type, reads, attrs, results=len(inner.output), like=node)
+        known.update(zip(inner.output, made.results, strict=True))
+    results = [known[name] for name in body.output[: len(outputs)]]
+    return [value for value in results if value is not None]
+
+
+def _body(node: Node, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    schema = node.definition.schema
+    if schema.has_function:
+        return schema.function_body
+    version = max(v for v in schema.context_dependent_function_opset_versions if v <= VOCABULARY_OPSET)
+    types = [to_proto(type).SerializeToString() if type else b"" for type in promoted_types(node)]
+    proto = node_proto(node, inputs, outputs)
+    try:
+        text = schema.get_context_dependent_function_with_opset_version(version, proto.SerializeToString(), types)
+    except (RuntimeError, ValueError, defs.SchemaError) as error:
+        raise QirError(f"ONNX has no body of {node.op} for these operands: {error}", node) from None
+    body = onnx.FunctionProto()
+    body.ParseFromString(text)
+    return body
+
+
+def _resolved(inner: onnx.NodeProto, node: Node) -> dict[str, Any]:
+    """The attributes of a node of the body, references to the function's attributes looked up."""
+    plain = onnx.NodeProto()
+    plain.CopyFrom(inner)
+    del plain.attribute[:]
+    plain.attribute.extend(attribute for attribute in inner.attribute if not attribute.ref_attr_name)
+    attrs = attributes_of(plain)
+    for attribute in inner.attribute:
+        if attribute.ref_attr_name and node.attr(attribute.ref_attr_name) is not None:
+            attrs[attribute.name] = node.attr(attribute.ref_attr_name)
+    return attrs
+
+
+def _constant(attrs: dict[str, Any]) -> Any:
+    import numpy as np
+
+    (name, value), *_ = attrs.items()
+    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    return np.asarray(value, kinds[name]) if name in kinds else value
+
+
+def exists_at(node: Node, opset: int) -> bool:
+    """Whether the standard operator is in `opset` with all attributes that the node has."""
+    try:
+        schema = defs.get_schema(node.op, opset)
+    except defs.SchemaError:
+        return False
+    return all(name in schema.attributes for name in node.attrs) and not schema.deprecated
+
+
