@@ -115,7 +115,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with the numpy numbers in it made Python's; lists stay lists, for their kind matters to an opaque call."""
+    """`value` with the numpy numbers in it made Python's. Lists stay lists: their kind matters to an opaque call."""
     if isinstance(value, np.generic):
         return value.item()
     if type(value) in (list, tuple):

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qir.encodings import Encoding, ProductEncoding
-from qir.errors import Loc
+from qir.errors import Loc, QirError
 from qir.lexer import OPERATOR, quoted, word
 from qir.literals import number, write_value
 from qir.order import weights_in
@@ -237,7 +237,7 @@ def _returned(graph: Graph, shown: Mapping[Value | None, str]) -> str:
         match part:
             case bool() | None | str() | float():
                 return attribute(part)
-            case int():
+            case int() if part < len(written):
                 return written[part]
             case tuple():
                 return f"({', '.join(map(arrange, part))}{',' * (len(part) == 1)})"
@@ -245,6 +245,6 @@ def _returned(graph: Graph, shown: Mapping[Value | None, str]) -> str:
                 return f"[{', '.join(map(arrange, part))}]"
             case dict():
                 return f"{{{', '.join(f'{attribute(k)}: {arrange(v)}' for k, v in part.items())}}}"
-        raise TypeError(f"an output structure can not hold {part!r}")
+        raise QirError(f"the structure of {len(written)} outputs holds {part!r}")
 
     return arrange(graph.structure)

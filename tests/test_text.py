@@ -30,7 +30,7 @@ graph @"my net"(%x: f32[N,3,8,8], %"odd name": f32["a, b",?], %z: ?) {
 """
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(graphs())
 def test_text_reads_as_the_graph_that_printed_it(graph: Graph) -> None:
     text = str(graph)
