@@ -59,28 +59,28 @@ class Encoding:
         else:
             scale = _usable((high - low) / (self.high - self.low))
             zero = np.clip(np.rint(self.low - low / scale), self.low, self.high)
-        return replace(self, scale=scale, zero_point=zero.astype(NUMPY[self.dtype]))
+        return replace(self, scale=scale, zero_point=np.asarray(zero, NUMPY[self.dtype]))
 
     def within(self, low: float | None, high: float | None) -> Encoding:
-        """This grid with its scale nudged down until no point of it lies outside `low` to `high`.
+        """This grid with the largest scale, no larger than now, that puts no point outside `low` to `high`.
 
-        A clamp to that range before the quantizer then changes nothing, so a runtime can drop it.
+        A clamp to that range before the quantizer then changes nothing, so a runtime can drop it. A grid that reaches
+        more than a thousandth beyond a limit was not made for that clamp: it is not changed for it.
         """
         if self.scale is None or self.zero_point is None:
             return self
         zero, scale = self.zero_point.astype(np.float32), self.scale
-        for limit, end in ((high, self.high), (low, self.low)):
-            steps = np.float32(end) - zero
-            while limit is not None and np.any(over := np.abs(steps * scale) > np.float32(abs(limit))):
-                if np.any(np.abs(steps * scale)[over] > np.float32(abs(limit)) * np.float32(1.001)):
-                    break
-                scale = np.where(over, np.nextafter(scale, np.float32(0)), scale).astype(np.float32)
+        if high is not None:
+            scale = _limited(scale, np.float32(self.high) - zero, np.float32(high))
+        if low is not None:
+            scale = _limited(scale, zero - np.float32(self.low), -np.float32(low))
         return replace(self, scale=scale)
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
         """The integers that stand for `x`, in the encoding's dtype."""
         scale, zero = self.broadcast(x.ndim)
-        q = np.rint(x.astype(np.float32) / scale) + zero.astype(np.float32)
+        with np.errstate(over="ignore"):
+            q = np.rint(x.astype(np.float32) / scale) + zero.astype(np.float32)
         low, high = (np.float64(self.low), np.float64(self.high)) if self.dtype == "i32" else (self.low, self.high)
         integers: np.ndarray = np.clip(q.astype(np.float64), low, high).astype(NUMPY[self.dtype])
         return integers
@@ -100,6 +100,17 @@ class Encoding:
         shape = [1] * rank
         shape[self.axis] = -1
         return self.scale.reshape(shape), self.zero_point.reshape(shape)
+
+
+def _limited(scale: np.ndarray, steps: np.ndarray, limit: np.float32) -> np.ndarray:
+    """The largest scales, no larger than `scale`, at which `steps` steps do not pass `limit`."""
+    over = steps * scale > limit
+    if not np.any(over) or np.any(steps * scale > limit * np.float32(1.001)):
+        return scale
+    fits = np.nextafter((limit / np.maximum(steps, 1)).astype(np.float32), np.float32(np.inf))
+    while np.any(past := steps * fits > limit):
+        fits = np.where(past, np.nextafter(fits, np.float32(0)), fits)
+    return np.asarray(np.where(over, np.minimum(scale, fits), scale), np.float32)
 
 
 def _usable(scale: np.ndarray) -> np.ndarray:
