@@ -66,9 +66,16 @@ def _visit(roots: Iterable[Node], waits: Waits, done: dict[Node, None]) -> None:
             waiting.add(node)
             for definition in reversed([*waits.get(node, ()), *node.definitions]):
                 if definition in waiting:
-                    raise QirError("the graph has a cycle: this node reads what it computes", definition)
+                    raise _cycle(definition, waiting, waits)
                 if definition not in done:
                     stack.append(definition)
+
+
+def _cycle(node: Node, waiting: set[Node], waits: Waits) -> QirError:
+    if any(other in waiting for reader in waiting for other in waits.get(reader, ())):
+        help = "a node with a lower `!order` may not read one with a higher"
+        return QirError("the graph has a cycle: the order of some nodes contradicts what they read", node, help=help)
+    return QirError("the graph has a cycle: this node reads what it computes", node)
 
 
 def _dead_roots(graph: Graph, dead: list[Node], live: dict[Node, None]) -> list[Node]:

@@ -125,7 +125,7 @@ def print_graph(graph: Graph) -> str:
 def statement(node: Node) -> str:
     """One node as a reader of an error wants it: with the types of what it reads."""
     names = Names()
-    results = ", ".join(f"%{quoted(names.name(value, value.hint))}" for value in node.results)
+    results = ", ".join("_" if v is None else f"%{quoted(names.name(v, v.hint))}" for v in node.results)
     reads = ", ".join(_operand(value, names) for value in node.operands)
     return f"{results} = {node.op} {reads}".rstrip() + (f" [{node.module}]" if node.module else "")
 

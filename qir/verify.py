@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from qir.attributes import Port
@@ -24,11 +24,18 @@ class Problem:
 
     message: str
     node: Node | None = None
+    help: str | None = None
+
+    @classmethod
+    def of(cls, error: QirError, node: Node | None = None) -> Problem:
+        """What `error` says, about its own node or else `node`."""
+        return cls(error.message, error.node or node, error.help)
 
     def __str__(self) -> str:
-        if self.node is None:
-            return self.message
-        return "\n".join([self.message, *point_at(self.node.loc), f"  in: {self.node}"])
+        lines = [self.message]
+        if self.node is not None:
+            lines += [*point_at(self.node.loc), f"  in: {self.node}"]
+        return "\n".join([*lines, *([f"help: {self.help}"] if self.help else [])])
 
 
 def verify(graph: Graph) -> None:
@@ -50,9 +57,8 @@ def problems(graph: Graph) -> Iterator[Problem]:
     yield from _structure(graph)
     nodes = graph.nodes()
     for node in nodes:
-        yield from _operator(node)
-        yield from _types(node)
-        yield from _encodings(node)
+        broken = list(_operator(node))
+        yield from broken or chain(_types(node), _encodings(node))
     yield from _weight_paths(graph, nodes)
 
 
@@ -127,7 +133,7 @@ def _cycles(graph: Graph) -> Iterator[Problem]:
     try:
         graph.nodes()
     except QirError as error:
-        yield Problem(error.message, error.node)
+        yield Problem.of(error)
 
 
 def _structure(graph: Graph) -> Iterator[Problem]:
@@ -159,7 +165,7 @@ def _operator(node: Node) -> Iterator[Problem]:
             yield Problem(f"the attributes of {node.op} are not as `add` keeps them: {wanted or 'none'}", node)
         yield from _places(node, len(operands))
     except QirError as error:
-        yield Problem(error.message, node)
+        yield Problem.of(error, node)
         return
     for port, value in enumerate(operands[: known.min_operands]):
         if value is None:
@@ -199,7 +205,7 @@ def _types(node: Node) -> Iterator[Problem]:
     try:
         inferred = result_types(node)
     except QirError as error:
-        yield Problem(error.message, node)
+        yield Problem.of(error, node)
         return
     for value, type in zip(node.results, inferred, strict=True):
         if not _agree(value.type, type):

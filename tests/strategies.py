@@ -176,7 +176,7 @@ class _Draft:
         )
 
     def gap(self) -> Step:
-        return Step("Resize", [self.one(), None, None, self.one()], types=[UNKNOWN], attrs={"mode": "nearest"})
+        return Step("Clip", [self.one(), None, self.one()])
 
     def several(self) -> Step:
         half = TensorType("f32", ("N", 2))
