@@ -65,45 +65,50 @@ def executor(graph: Graph) -> Runner:
 
 @dataclass(frozen=True)
 class Executed:
-    """One operator as onnxruntime runs it. `domain` is empty for the standard's."""
+    """One operator as onnxruntime runs it. `on_integers` says that it moves quantized data as it is."""
 
     op: str
     domain: str
     name: str
+    on_integers: bool
 
     @property
     def integer(self) -> bool:
-        """Whether it computes with integers."""
-        return self.op.startswith(("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize", "NhwcMaxPool"))
+        """Whether it computes or moves integers."""
+        return self.on_integers or self.op.startswith(("QLinear", "QGemm", "MatMulInteger", "ConvInteger"))
+
+    @property
+    def label(self) -> str:
+        """The operator's name, marked where the name alone does not say that it works on integers."""
+        return f"{self.op} on integers" if self.on_integers else self.op
 
 
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def executed_operators(model: onnx.ModelProto) -> list[Executed]:
-    """What onnxruntime runs after all optimizations, in its order; read from its own optimized model.
-
-    An operator that moves integers keeps its name, so its input's dtype decides: those on integers come as `integer:Op`.
-    """
+    """What onnxruntime runs after all optimizations, in its order: read from the optimized model that it saves."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
         session(model, save_to=path)
         optimized = onnx.load(str(path))
-    dtypes = {info.name: info.type.tensor_type.elem_type for info in optimized.graph.value_info}
-    dtypes |= {info.name: info.type.tensor_type.elem_type for info in optimized.graph.input}
-    dtypes |= {tensor.name: tensor.data_type for tensor in optimized.graph.initializer}
-    integers: set[str] = {name for name, dtype in dtypes.items() if dtype in _EIGHT_BITS}
+    integers = {t.name for t in optimized.graph.initializer if t.data_type in _EIGHT_BITS}
+    integers |= {v.name for v in optimized.graph.input if v.type.tensor_type.elem_type in _EIGHT_BITS}
     found = []
     for node in optimized.graph.node:
-        moves = bool(node.input) and node.input[0] in integers and node.op_type not in CONVERSIONS
-        op = node.op_type
-        if op in ("QuantizeLinear", *(() if not op.startswith("QLinear") else (op,))) or (op == "QGemm" and len(node.input) > 7):
+        computes = node.op_type.startswith(("Q", "MatMulInteger")) or node.op_type in CONVERSIONS
+        moves = not computes and bool(node.input) and node.input[0] in integers
+        found.append(Executed(node.op_type, node.domain, node.name, moves))
+        if moves or _writes_integers(node):
             integers.update(node.output)
-        elif moves and op not in ("QGemm", "MatMulIntegerToFloat"):
-            integers.update(node.output)
-        plain = moves and not Executed(op, node.domain, "").integer
-        found.append(Executed(f"integer:{op}" if plain else op, node.domain, node.name))
     return found
+
+
+def _writes_integers(node: onnx.NodeProto) -> bool:
+    """Whether the result is 8-bit: a QGemm only when it is given the grid of its output."""
+    if node.op_type == "QGemm":
+        return len(node.input) > 7
+    return node.op_type.startswith(("QuantizeLinear", "QLinear"))
 
 
 _EIGHT_BITS = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)

@@ -379,7 +379,9 @@ def adaptive_average_pool(node: Node) -> Emission:
     if node.op == "GlobalAveragePool":
         rank = node.operands[0].type.rank
         if rank is None:
-            raise QirError("the torch backend needs the rank of what is pooled", node, help="import with example inputs")
+            raise QirError(
+                "the torch backend needs the rank of what is pooled", node, help="import with example inputs"
+            )
         output: tuple[int | None, ...] = (1,) * (rank - 2)
     else:
         output = node.attr("output_size")

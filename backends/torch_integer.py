@@ -153,9 +153,13 @@ class Accumulate(nn.Module):
 
 def _largest_sum(weight: np.ndarray) -> float:
     """An upper bound on the sum of absolute weights that one output adds up."""
-    return float(np.abs(weight.astype(np.float64)).sum()) if weight.ndim < 2 else max(
-        float(np.abs(weight.astype(np.float64)).reshape(weight.shape[0], -1).sum(1).max()),
-        float(np.abs(weight.astype(np.float64)).sum(tuple(range(weight.ndim - 1))).max()),
+    return (
+        float(np.abs(weight.astype(np.float64)).sum())
+        if weight.ndim < 2
+        else max(
+            float(np.abs(weight.astype(np.float64)).reshape(weight.shape[0], -1).sum(1).max()),
+            float(np.abs(weight.astype(np.float64)).sum(tuple(range(weight.ndim - 1))).max()),
+        )
     )
 
 
@@ -252,7 +256,9 @@ def _matmul(node: Node, ports: Sequence[int], to: Grid | None) -> Emission:
         module: nn.Module = DynamicProduct(grid(node, a_scale, a_zero), grid(node, b_scale, b_zero), to)
         return layer(module, operands[a], operands[b])
     weight = _centred(node, b, b_zero, -1)
-    module = Accumulate(MatrixProduct(False), grid(node, a_scale, a_zero), weight, _constant(node, b_scale), None, -1, to)
+    module = Accumulate(
+        MatrixProduct(False), grid(node, a_scale, a_zero), weight, _constant(node, b_scale), None, -1, to
+    )
     return layer(module, operands[a])
 
 

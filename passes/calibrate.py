@@ -92,7 +92,9 @@ class Calibrate(Pass, name="calibrate"):
         elif self.file is not None:
             yield _load(Path(self.file))
         else:
-            raise QirError("calibrate has no data", stage=self.name, help="pass data=batches, or calibrate{file=data.npz}")
+            raise QirError(
+                "calibrate has no data", stage=self.name, help="pass data=batches, or calibrate{file=data.npz}"
+            )
 
 
 class _Range:

@@ -1,7 +1,7 @@
 """Folds a batch norm into the convolution or linear layer before it.
 
-    y  = conv(x, w) + b            z = (y - mean) * gain + beta,   gain = gamma / sqrt(variance + epsilon)
-    z  = conv(x, w * gain) + (b - mean) * gain + beta
+y  = conv(x, w) + b            z = (y - mean) * gain + beta,   gain = gamma / sqrt(variance + epsilon)
+z  = conv(x, w * gain) + (b - mean) * gain + beta
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from qir.weights import Weight
 class FoldBatchNorm(Pass, name="fold-batch-norm"):
     """Fold every batch norm (with its running statistics) into the layer before it.
 
-        graph @g(%x: f32[1,1,2,2]) {
-          %conv = Conv %x, f32[1,1,1,1](3.0) : f32[1,1,2,2] [conv]
-          %bn = BatchNormalization %conv, f32[1](2.0), f32[1](1.0), f32[1](5.0), f32[1](4.0) {epsilon=0.0} : f32[1,1,2,2] [bn]
-          return %bn
-        }
-        -->
-        graph @g(%x: f32[1,1,2,2]) {
-          %conv = Conv %x, f32[1,1,1,1](3.0), f32[1](-4.0) : f32[1,1,2,2] [conv]
-          return %conv
-        }
+    graph @g(%x: f32[1,1,2,2]) {
+      %conv = Conv %x, f32[1,1,1,1](3.0) : f32[1,1,2,2] [conv]
+      %bn = BatchNormalization %conv, f32[1](2.0), f32[1](1.0), f32[1](5.0), f32[1](4.0) {epsilon=0.0} : f32[1,1,2,2] [bn]
+      return %bn
+    }
+    -->
+    graph @g(%x: f32[1,1,2,2]) {
+      %conv = Conv %x, f32[1,1,1,1](3.0), f32[1](-4.0) : f32[1,1,2,2] [conv]
+      return %conv
+    }
     """
 
     breaks = (CALIBRATED,)

@@ -132,7 +132,9 @@ def _bias(node: Node) -> list[Value | None] | str:
     assert x is not None
     assert w is not None
     scale = np.asarray(x[1].weight.array * w[1].weight.array, np.float32)
-    if not np.array_equal(np.broadcast_to(scale, source.operands[1].weight.array.shape), source.operands[1].weight.array):
+    if not np.array_equal(
+        np.broadcast_to(scale, source.operands[1].weight.array.shape), source.operands[1].weight.array
+    ):
         return "the scale of its bias is not that of its input times that of its weight"
     return [source.operands[0]]
 
@@ -269,7 +271,9 @@ def _move(node: Node, quantize: Node, graph: Graph) -> Value | Miss | None:
     source = dequantized(node.operands[0])
     if source is None or len(node.results) > 1:
         return None
-    same = all(np.array_equal(a.weight.array, b.weight.array) for a, b in zip(source[1:], quantize.operands[1:3], strict=True))
+    same = all(
+        np.array_equal(a.weight.array, b.weight.array) for a, b in zip(source[1:], quantize.operands[1:3], strict=True)
+    )
     if not same or source[1].weight.array.ndim:
         return Miss("what it reads and what it writes lie on different grids")
     return graph.add(node.op, [source[0], *node.operands[1:]], node.attrs, like=node).result

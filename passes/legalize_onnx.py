@@ -132,4 +132,3 @@ def _agree_on_dtypes(graph: Graph, node: Node) -> None:
         elif value.type.dtype is not None and value.type.dtype != type.dtype:
             cast = graph.add("Cast", [value], {"to": DTYPES[type.dtype]}, locs=node.locs)
             graph.set_operand(node, port, cast.result)
-

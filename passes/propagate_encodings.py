@@ -97,4 +97,3 @@ def _limits(quantizer: Node) -> tuple[float | None, float | None]:
             break
         node = node.operands[0].node
     return None, None
-

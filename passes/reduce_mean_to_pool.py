@@ -13,16 +13,16 @@ from qir.rewrite import Miss, Outcome, rewrite
 class ReduceMeanToPool(Pass, name="reduce-mean-to-pool"):
     """Replace a mean over the spatial axes by GlobalAveragePool, for which runtimes have integer kernels.
 
-        graph @g(%x: f32[1,8,4,4]) {
-          %mean = ReduceMean %x, i64[2](2, 3) {keepdims=0} : f32[1,8] [mean]
-          return %mean
-        }
-        -->
-        graph @g(%x: f32[1,8,4,4]) {
-          %mean = GlobalAveragePool %x : f32[1,8,1,1] [mean]
-          %mean_1 = Flatten %mean : f32[1,8]
-          return %mean_1
-        }
+    graph @g(%x: f32[1,8,4,4]) {
+      %mean = ReduceMean %x, i64[2](2, 3) {keepdims=0} : f32[1,8] [mean]
+      return %mean
+    }
+    -->
+    graph @g(%x: f32[1,8,4,4]) {
+      %mean = GlobalAveragePool %x : f32[1,8,1,1] [mean]
+      %mean_1 = Flatten %mean : f32[1,8]
+      return %mean_1
+    }
     """
 
     numerics = "rounds"

@@ -16,17 +16,17 @@ from qir.rewrite import Note, Outcome
 class UnrollModules(Pass, name="unroll-modules"):
     """Give the second and later calls of a layer paths of their own, `module_<layer>_<n>`; their weights stay tied.
 
-        graph @g(%x: f32[2,4]) {
-          %act = Relu %x : f32[2,4] [block.act]
-          %act_1 = Relu %act : f32[2,4] [block.act]
-          return %act_1
-        }
-        -->
-        graph @g(%x: f32[2,4]) {
-          %act = Relu %x : f32[2,4] [block.act]
-          %act_1 = Relu %act : f32[2,4] [block.module_act_1]
-          return %act_1
-        }
+    graph @g(%x: f32[2,4]) {
+      %act = Relu %x : f32[2,4] [block.act]
+      %act_1 = Relu %act : f32[2,4] [block.act]
+      return %act_1
+    }
+    -->
+    graph @g(%x: f32[2,4]) {
+      %act = Relu %x : f32[2,4] [block.act]
+      %act_1 = Relu %act : f32[2,4] [block.module_act_1]
+      return %act_1
+    }
     """
 
     gives = (MODULES_UNROLLED,)

@@ -6,9 +6,16 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "passes").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
+from qir.api import Quantized as Quantized
+from qir.api import import_model as import_model
+from qir.api import prepare_model as prepare_model
+from qir.api import quantization as quantization
+from qir.api import quantize as quantize
 from qir.errors import Loc as Loc
 from qir.errors import QirError as QirError
 from qir.graph import Graph as Graph
 from qir.graph import Node as Node
 from qir.graph import Value as Value
+from qir.pipeline import Pass as Pass
+from qir.pipeline import Pipeline as Pipeline
 from qir.text import parse as parse

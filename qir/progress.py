@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
 def track(items: Sequence[T], what: str) -> Iterator[T]:
-    """The items, with a progress bar on stderr while they are taken, if that is a terminal and `rich` is installed."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    try:
+    """The items, with a progress bar on stderr while they are taken; one line at the end where stderr is no terminal."""
+    started = time.perf_counter()
+    if sys.stderr.isatty() and find_spec("rich"):
         from rich.console import Console
         from rich.progress import track as bar
-    except ImportError:
+
+        yield from bar(items, description=what, console=Console(stderr=True), transient=True)
+    else:
         yield from items
-        return
-    yield from bar(items, description=what, console=Console(stderr=True), transient=True)
+    print(f"{what}: {len(items)} steps in {time.perf_counter() - started:.1f} s", file=sys.stderr)

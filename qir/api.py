@@ -1,0 +1,181 @@
+"""What most users call: models in, prepared modules, simulators and ONNX files out. Frameworks are imported on use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from qir.errors import QirError
+from qir.graph import Graph
+from qir.pipeline import Pipeline
+from qir.rewrite import Note
+from qir.targets import Target
+from qir.targets import target as profile_of
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import fx, nn
+
+    from qir.passes.calibrate import Batch
+
+PREPARE = "lift-functionals,unroll-modules"
+"""The pipeline of `prepare_model`."""
+
+
+def import_model(model: Any, example_inputs: Sequence[Any] | None = None) -> Graph:
+    """The graph of a torch module, or of an ONNX model or file.
+
+    `example_inputs` are positional arguments for a torch module; they give types to the graph's values.
+    """
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from qir.frontends.torch_fx import import_torch
+
+        return import_torch(model, example_inputs)
+    if isinstance(model, str | Path) or type(model).__module__.startswith("onnx"):
+        from qir.frontends.onnx_model import import_onnx
+
+        return import_onnx(model)
+    raise QirError(
+        f"a {type(model).__name__} is no model that qir reads",
+        help="give a torch.nn.Module, an onnx.ModelProto or a path",
+    )
+
+
+def prepare_model(model: nn.Module, *, example_inputs: Sequence[Any] | None = None) -> fx.GraphModule:
+    """A module with the outputs of `model`, bit for bit, in which every computation is a layer called once.
+
+    Functional calls become layers `module_<call>` of the module whose forward makes them; the second and later calls of
+    a layer become `module_<layer>_<n>`, sharing its weights. State has the keys of the model's. The model is not
+    changed, and shares no memory with the result.
+    """
+    from qir.backends.torch_module import emit_torch
+
+    prepared = emit_torch(Pipeline.parse(PREPARE).run(import_model(model, example_inputs)))
+    return prepared.train(model.training)
+
+
+def quantization(
+    target_name: str = "ort-x86",
+    *,
+    data: Iterable[Batch] | None = None,
+    insert: str = "",
+) -> Pipeline:
+    """The pipeline that `quantize` runs for a target: from an imported graph to calibrated quantizers.
+
+    `insert` holds more options of `insert-quantizers`, as in `per_channel=false`.
+    """
+    from qir.passes.calibrate import Calibrate
+
+    profile = profile_of(target_name)
+    options = " ".join(part for part in (f"target={target_name}", insert) if part)
+    before = Pipeline.parse(
+        f"{PREPARE},fold-batch-norm,legalize-onnx{{opset={profile.opset}}},reduce-mean-to-pool,"
+        f"insert-quantizers{{{options}}},propagate-encodings"
+    )
+    return Pipeline.of(*before.passes, Calibrate(data=data, executor=_executor()))
+
+
+def _executor() -> Any:
+    """The fastest executor that is installed."""
+    from importlib.util import find_spec
+
+    if find_spec("torch"):
+        from qir.backends.torch_module import executor
+
+        return executor
+    if find_spec("onnxruntime"):
+        from qir.backends.onnx_qdq import executor as onnx_executor
+
+        return onnx_executor
+    from qir.evaluate import reference
+
+    return reference
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A calibrated graph and the target that it is for."""
+
+    graph: Graph
+    target: Target
+    pipeline: Pipeline
+
+    def simulator(self, mode: Literal["float", "integer"] = "float") -> fx.GraphModule:
+        """A torch module that computes what the target will.
+
+        `float` rounds in float32 and has gradients, for training. `integer` computes with the target's own integer
+        arithmetic: its outputs equal the runtime's bit for bit where no float operator stands in between.
+        """
+        from qir.backends.torch_module import emit_torch
+
+        if mode == "float":
+            return emit_torch(self.graph)
+        if mode != "integer":
+            raise QirError(f"there is no simulator mode {mode!r}", help="modes are 'float' and 'integer'")
+        return emit_torch(self.integer_graph())
+
+    def integer_graph(self) -> Graph:
+        """The graph in the integer operators that the target runs."""
+        graph = self.qdq_graph()
+        return Pipeline.parse(f"fuse-integer{{target={self.target.name}}},{PREPARE}", graph).run(graph)
+
+    def float_operators(self) -> list[Note]:
+        """The operators that the target will compute in float, each with the reason."""
+        from qir.passes.fuse_integer import FuseInteger
+
+        return FuseInteger(target=self.target.name).run(self.qdq_graph()).missed
+
+    def qdq_graph(self) -> Graph:
+        """The graph with QuantizeLinear and DequantizeLinear, as it is shipped."""
+        return Pipeline.parse(f"legalize-onnx{{opset={self.target.opset}}}", self.graph).run(self.graph.copy())
+
+    def onnx(self) -> onnx.ModelProto:
+        """The QDQ model, checked."""
+        from qir.backends.onnx_qdq import emit_onnx
+
+        return emit_onnx(self.qdq_graph(), opset=self.target.opset, ir_version=self.target.ir_version)
+
+    def save(self, path: str | Path) -> None:
+        """Write the QDQ model to `path`, whole or not at all."""
+        from qir.backends.onnx_qdq import save_onnx
+
+        save_onnx(self.onnx(), Path(path))
+
+
+def quantize(
+    model: Any,
+    example_inputs: Sequence[Any] | None = None,
+    *,
+    data: Iterable[Batch],
+    target: str = "ort-x86",
+    watch: Sequence[Any] = (),
+) -> Quantized:
+    """`model` (a torch module, a graph, an ONNX model or file), quantized for `target` and calibrated on `data`.
+
+    `data` yields batches: an array or tensor for a model with one input, a sequence or a mapping by name for several.
+    Without `example_inputs`, a torch module is imported with the first batch.
+    """
+    batches = list(data)
+    if not batches:
+        raise QirError("there is no calibration data", help="give one batch at least")
+    graph = model.copy() if isinstance(model, Graph) else import_model(model, example_inputs or _examples(batches[0]))
+    pipeline = quantization(target, data=batches)
+    return Quantized(pipeline.run(graph, watch), profile_of(target), pipeline)
+
+
+def _examples(batch: Any) -> Sequence[Any]:
+    """A batch as positional arguments."""
+    whole = list(batch.values()) if isinstance(batch, Mapping) else batch
+    parts = [whole] if hasattr(whole, "shape") else list(whole)
+    if any(isinstance(part, np.ndarray) for part in parts):
+        import torch
+
+        return [torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in parts]
+    return parts
