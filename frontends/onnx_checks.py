@@ -38,6 +38,8 @@ def standard_opset(model: onnx.ModelProto) -> int:
         if any(node.domain in STANDARD for node in model.graph.node):
             raise QirError("the model declares no opset for the standard operators", help="export it again")
         return VOCABULARY_OPSET
+    if versions[0] < 1:
+        raise QirError(f"the model has opset {versions[0]}, which there is not", help="export it again")
     if versions[0] > VOCABULARY_OPSET:
         raise QirError(
             f"the model has opset {versions[0]} and the installed onnx knows {VOCABULARY_OPSET}",
@@ -105,6 +107,8 @@ def _left_out(node: onnx.NodeProto, opset: int, domains: set[str]) -> Iterator[s
         schema = schema_at(node.op_type, opset)
         if schema is None:
             yield f"there is no such operator at opset {opset}"
+        elif any(int(attribute.type) in LEFT_OUT for attribute in schema.attributes.values() if attribute.required):
+            yield "a subgraph"
         elif any(not any(type[:7] == "tensor(" for type in formal.types) for formal in _ports(schema)):
             yield "sequences, maps and optionals"
     elif node.domain not in domains:

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, TensorProto, numpy_helper
 
 from qir.errors import QirError
+from qir.ops import definition
 from qir.proto import attributes_of
 from qir.types import NAMES, NUMPY
 
@@ -110,7 +111,7 @@ def _inside(folder: Path | None, location: str, name: str) -> Path:
 def constant_array(node: onnx.NodeProto, folder: Path | None) -> np.ndarray:
     """What a `Constant` node holds."""
     dtypes = {"float": np.float32, "int": np.int64, "string": object}
-    for name, value in attributes(node, folder).items():
+    for name, value in definition("Constant").normalize(attributes(node, folder)).items():
         kind = name.removeprefix("value").strip("_").rstrip("s")
         if name.startswith("value") and (not kind or kind in dtypes):
             return value if isinstance(value, np.ndarray) else np.array(value, dtypes.get(kind))

@@ -78,6 +78,7 @@ def _type_variable(schema: defs.OpSchema, port: int) -> str:
 def _by_schema(node: Node, types: Sequence[Type | None]) -> list[Type]:
     from qir.proto import node_proto, tensor_of
 
+    _check_trusted(node)
     schema = node.definition.schema
     names = ["" if type is None else f"i{port}" for port, type in enumerate(types)]
     results = [f"o{port}" for port in range(len(node.results))]
@@ -94,9 +95,21 @@ def _by_schema(node: Node, types: Sequence[Type | None]) -> list[Type]:
             data,
             opset_imports=[helper.make_opsetid(schema.domain, schema.since_version)],
         )
-    except (shape_inference.InferenceError, checker.ValidationError, RuntimeError, ValueError) as error:
+    except (*_ONNX_ERRORS, RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise QirError(f"{node.op} does not fit its operands: {_reason(error)}", node) from None
     return [from_proto(inferred[name]) if name in inferred else UNKNOWN for name in results]
+
+
+_ONNX_ERRORS = (shape_inference.InferenceError, checker.ValidationError)
+
+
+def _check_trusted(node: Node) -> None:
+    """Raise QirError for what ONNX's inference trusts without a look and ends the process over."""
+    axis, parts = node.attrs.get("axis", 0), node.attrs.get("num_outputs", len(node.results))
+    if isinstance(axis, int) and not -(2**31) <= axis < 2**31:
+        raise QirError(f"{node.op} does not fit its operands: there is no axis {axis}", node)
+    if node.op == "Split" and parts != len(node.results):
+        raise QirError(f"this Split has {len(node.results)} results and num_outputs={parts}", node)
 
 
 def _reason(error: Exception) -> str:

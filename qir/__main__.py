@@ -1,0 +1,120 @@
+"""The command `qir`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from qir import cli_commands as commands
+from qir.errors import QirError
+
+FILE = "graph text (.qir, or - for standard input) or an ONNX model"
+PASSES = 'passes with their options: "fold-batch-norm,insert-quantizers{scheme=minmax}"'
+
+Commands: TypeAlias = "_SubParsersAction[ArgumentParser]"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    try:
+        arguments = parser().parse_args(argv)
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 2
+    except QirError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone; without this, the interpreter complains about it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def parser() -> ArgumentParser:
+    """The parser of all commands."""
+    top = ArgumentParser(
+        "qir",
+        description="A compiler for neural-network quantization. The weights of net.qir lie in net.safetensors.",
+        epilog="examples:\n  qir show net.onnx --summary\n  qir opt net.onnx -p legalize-onnx\n  qir passes",
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    found = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_opt(found)
+    _add_passes(found)
+    _add_explain(found)
+    _add_show(found)
+    _add_verify(found)
+    return top
+
+
+def _command(found: Commands, name: str, run: Callable[[Namespace], None], help: str, examples: str) -> ArgumentParser:
+    made: ArgumentParser = found.add_parser(
+        name,
+        help=help,
+        description=help[0].upper() + help[1:] + ".",
+        epilog="examples:\n" + "\n".join(f"  qir {name} {example}" for example in examples.splitlines()),
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    made.set_defaults(run=run)
+    return made
+
+
+def _add_opt(found: Commands) -> None:
+    examples = (
+        'net.onnx -p "fold-batch-norm" -o folded.onnx\n'
+        "net.qir -p fold-batch-norm --verify-each --print-after all\n"
+        "net.onnx -p fold-batch-norm --same-numbers inputs.npz --timing -o net.qir"
+    )
+    made = _command(found, "opt", commands.opt, "run passes over a graph, and print it or write it", examples)
+    made.add_argument("file", metavar="FILE", help=FILE)
+    made.add_argument("-p", "--passes", default="", metavar="PASSES", help=PASSES)
+    made.add_argument("-o", "--output", metavar="OUT", help="write to OUT.qir (weights to OUT.safetensors) or OUT.onnx")
+    made.add_argument(
+        "--print-after",
+        action="append",
+        metavar="PASS",
+        help="print the graph after this pass, or all; repeatable",
+    )
+    made.add_argument("--verify-each", action="store_true", help="verify the graph after every pass")
+    made.add_argument("--stop-after", metavar="PASS", help="end after this pass, or after so many")
+    made.add_argument("--timing", action="store_true", help="say how long every pass took")
+    made.add_argument("--record", metavar="JSONL", help="write what every pass changed and left, one object a line")
+    made.add_argument(
+        "--same-numbers", metavar="NPZ", help="run the graph on these inputs around every pass and compare the outputs"
+    )
+
+
+def _add_passes(found: Commands) -> None:
+    help = "list the passes, their options, and the facts that they need, give and break"
+    made = _command(found, "passes", commands.passes, help, "\nfold-batch-norm")
+    made.add_argument("name", nargs="?", metavar="PASS", help="describe this pass in full")
+
+
+def _add_explain(found: Commands) -> None:
+    help = "say what a pass does to a graph, node by node, and why it leaves nodes alone"
+    examples = "fold-batch-norm net.onnx\nunroll-modules,fold-batch-norm net.qir"
+    made = _command(found, "explain", commands.explain, help, examples)
+    made.add_argument("passes", metavar="PASS", help="a pass, after those that must run before it: a,b,PASS")
+    made.add_argument("file", metavar="FILE", help=FILE)
+
+
+def _add_show(found: Commands) -> None:
+    made = _command(found, "show", commands.show, "print a graph as text", "net.onnx\nnet.qir --summary")
+    made.add_argument("file", metavar="FILE", help=FILE)
+    made.add_argument("--summary", action="store_true", help="operators counted, inputs, outputs, weights, quantizers")
+
+
+def _add_verify(found: Commands) -> None:
+    made = _command(found, "verify", commands.check, "check everything that must be true of a graph", "net.onnx\n-")
+    made.add_argument("file", metavar="FILE", help=FILE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Graphs from files and into files, as the command line takes them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from onnx import checker, shape_inference
+
+from qir.errors import QirError
+from qir.files import write_bytes, write_text
+from qir.graph import Graph
+from qir.integer import DOMAIN
+from qir.proto import model_proto
+from qir.text import parse
+from qir.weights_file import attach_weights, save_weights, stored, weights_path
+
+OPSET, IR_VERSION = 21, 10
+
+
+def read_graph(name: str) -> Graph:
+    """The graph in a file: graph text with the weights beside it, or an ONNX model; `-` is text on standard input.
+
+    Files that are called neither .qir nor .onnx are told apart by their content.
+    """
+    if name == "-":
+        return _parsed(sys.stdin.buffer.read(), "standard input")
+    path = Path(name)
+    if path.suffix != ".onnx":
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise QirError(f"can not read {path}: {error.strerror}", help="give graph text or an ONNX model") from None
+        if path.suffix == ".qir" or _is_text(content):
+            return _with_weights(_parsed(content, name), path)
+    from qir.frontends.onnx_model import import_onnx
+
+    return import_onnx(path)
+
+
+def _is_text(content: bytes) -> bool:
+    lines = (line.strip() for line in content.splitlines())
+    first = next((line for line in lines if line and not line.startswith(b"//")), b"")
+    return first.startswith(b"graph @")
+
+
+def _parsed(content: bytes, name: str) -> Graph:
+    try:
+        return parse(content.decode())
+    except UnicodeDecodeError:
+        help = "write '-' for graph text only, or give the path of an ONNX model"
+        raise QirError(f"{name} is no graph text: it is not UTF-8", help=help) from None
+    except QirError as error:
+        if error.stage is not None:
+            error.stage = error.stage.replace("text:", f"{name}:", 1)
+        raise
+
+
+def _with_weights(graph: Graph, path: Path) -> Graph:
+    beside = weights_path(path)
+    if beside != path and beside.exists():
+        attach_weights(graph, beside)
+    return graph
+
+
+def check_writable(path: Path) -> None:
+    """Raise QirError unless graphs can be written in the format that the name of `path` asks for."""
+    if path.suffix not in (".qir", ".onnx"):
+        raise QirError(f"there is no format for {path.name!r}", help="let the name end in .qir or .onnx")
+
+
+def write_graph(graph: Graph, path: Path) -> None:
+    """Write `graph` as text with its weights beside it, or as an ONNX model; each file whole or not at all."""
+    check_writable(path)
+    if path.suffix == ".onnx":
+        write_bytes(path, onnx_bytes(graph))
+        return
+    if any(value.weight is not None and value.weight.data is not None for value in stored(graph)):
+        save_weights(graph, weights_path(path))
+    write_text(path, f"{graph}\n")
+
+
+def onnx_bytes(graph: Graph) -> bytes:
+    """The ONNX model of `graph`, which passes ONNX's full check."""
+    domains = {DOMAIN: 1} if any(node.op.startswith(f"{DOMAIN}.") for node in graph.nodes()) else {}
+    try:
+        model = model_proto(graph, opset=OPSET, ir_version=IR_VERSION, domains=domains)
+        checker.check_model(model, full_check=True)
+        return bytes(model.SerializeToString(deterministic=True))
+    except (checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise QirError(f"ONNX refuses the model: {reason}", help="run legalize-onnx, or write .qir") from None
