@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, defs, helper, numpy_helper
 
+from qir.attributes import TRAINING
 from qir.errors import QirError
 from qir.ops import VOCABULARY_OPSET, shortest
 from qir.text import value_names
@@ -19,14 +20,16 @@ if TYPE_CHECKING:
 
 
 def node_proto(node: Node, inputs: Sequence[str], outputs: Sequence[str], name: str = "") -> onnx.NodeProto:
-    """`node` reading `inputs` (empty where an operand is left out) and writing `outputs`."""
+    """`node` reading `inputs` (empty where an operand is left out) and writing `outputs`, as in inference."""
     domain, _, op = node.op.rpartition(".")
     proto = helper.make_node(op, inputs, outputs, name=name, domain=domain)
     attributes = node.definition.attributes
     for key, value in node.attrs.items():
         kind = attributes[key].kind if key in attributes else "ANY"
         number = None if kind in ("ANY", "ENCODING") else AttributeProto.AttributeType.Value(kind)
-        if isinstance(value, np.ndarray):
+        if value is TRAINING:
+            value = 0
+        elif isinstance(value, np.ndarray):
             value = numpy_helper.from_array(value)
         proto.attribute.append(helper.make_attribute(key, value, attr_type=number))
     return proto

@@ -1,0 +1,121 @@
+"""Who may import whom, read from the sources."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FRAMEWORKS = {"torch", "torchvision", "keras", "tensorflow", "jax", "onnxruntime", "onnxscript"}
+CORE = {"networkx", "numpy", "onnx", "ml_dtypes", "google", "qir"}
+EXTRAS = {"rich", "safetensors"}
+FACADES = {"__init__", "__main__"}
+"""With api*, cli* and what a facade is made of: the modules of qir/ that may reach into the three other folders."""
+
+
+def is_facade(path: Path) -> bool:
+    return path.parent.name == "qir" and (path.stem in FACADES or path.stem.startswith(("api", "cli", "sim")))
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).glob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool, int]]:
+    """Every module that a file imports, whether on import of the file, and the line."""
+    tree = ast.parse(path.read_text())
+    late: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or _is_typing(node):
+            late.update(inner for inner in ast.walk(node) if inner is not node)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node not in late, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or ""), node not in late, node.lineno
+
+
+def _is_typing(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def folder_of(module: str) -> str:
+    """`passes`, `frontends`, `backends`, or `qir` for the core; empty for a module of others."""
+    first, _, rest = module.partition(".")
+    if first != "qir":
+        return ""
+    return top(rest) if top(rest) in ("passes", "frontends", "backends") else "qir"
+
+
+@pytest.mark.parametrize("path", sources("qir"), ids=lambda path: path.stem)
+def test_the_core_imports_networkx_numpy_and_onnx(path: Path) -> None:
+    for module, early, line in imports(path):
+        place = f"{path.name}:{line} imports {module}"
+        if is_facade(path):
+            allowed = folder_of(module) in ("", "qir") if early else True
+            assert allowed, f"{place}, which a facade does inside a function"
+            assert not (early and top(module) in FRAMEWORKS), f"{place} before anybody asked for it"
+            continue
+        assert folder_of(module) in ("", "qir"), f"{place}: the core knows no pass, frontend or backend"
+        known = CORE | sys.stdlib_module_names | (EXTRAS if not early else set())
+        assert top(module) in known, place
+
+
+@pytest.mark.parametrize("path", sources("passes"), ids=lambda path: path.stem)
+def test_passes_import_the_core_alone(path: Path) -> None:
+    for module, _, line in imports(path):
+        assert folder_of(module) in ("", "qir", "passes"), f"{path.name}:{line} imports {module}"
+        assert top(module) in CORE | sys.stdlib_module_names, f"{path.name}:{line} imports {module}"
+
+
+@pytest.mark.parametrize(
+    "path", [*sources("frontends"), *sources("backends")], ids=lambda p: f"{p.parent.name}-{p.stem}"
+)
+def test_frontends_and_backends_import_the_core_and_their_framework(path: Path) -> None:
+    own = path.parent.name
+    for module, _, line in imports(path):
+        place = f"{path.name}:{line} imports {module}"
+        assert folder_of(module) in ("", "qir", own), place
+        assert top(module) in CORE | EXTRAS | FRAMEWORKS | sys.stdlib_module_names, place
+        for framework in ("torch", "keras"):
+            if top(module) == framework:
+                assert path.stem.startswith(framework), f"{place}: that is for {framework}_*.py"
+
+
+def test_a_file_says_which_frontend_it_is_for() -> None:
+    for path in [*sources("frontends"), *sources("backends")]:
+        assert path.stem.startswith(("torch", "keras", "onnx", "__init__")), path
+
+
+@pytest.mark.parametrize("folder", ["qir", "passes", "frontends", "backends", "tests", "bench", "examples"])
+def test_imports_are_absolute_and_by_the_installed_name(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        for module, _, line in imports(path):
+            assert not module.startswith("."), f"{path.name}:{line} imports {module}"
+            assert top(module) not in ("passes", "frontends", "backends"), f"{path.name}:{line}: say qir.{module}"
+
+
+def test_import_qir_loads_no_framework() -> None:
+    heavy = sorted(FRAMEWORKS | {"rich", "safetensors", "hypothesis", "pytest", "scipy", "sklearn"})
+    code = f"import qir, sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_module_of_the_core_loads_without_a_framework() -> None:
+    names = [f"qir.{path.stem}" for path in sources("qir") if path.stem not in ("__main__",)]
+    names += [f"qir.passes.{path.stem}" for path in sources("passes")]
+    code = f"import importlib, sys; [importlib.import_module(n.removesuffix('.__init__')) for n in {names}]"
+    code += f"; print([name for name in {sorted(FRAMEWORKS)} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
