@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
-from qir.frontends.onnx_model import import_onnx
 
 import qir
 from qir import QirError
 from qir.facts import FUNCTIONALS_LIFTED, MODULES_UNROLLED, held_by
+from qir.frontends.onnx_model import import_onnx
 from qir.graph import Graph
 from qir.proto import model_proto
 from qir.verify import verify
@@ -50,7 +50,9 @@ def fed(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray
 
 
 def assert_same_in_the_runtime(model: onnx.ModelProto, feeds: dict[str, np.ndarray], opset: int = 21) -> Graph:
+    before = model.SerializeToString(deterministic=True)
     graph = import_onnx(model)
+    assert model.SerializeToString(deterministic=True) == before
     verify(graph)
     assert str(qir.parse(str(graph))) == str(graph)
     domains = {entry.domain: entry.version for entry in model.opset_import if entry.domain}
