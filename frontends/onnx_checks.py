@@ -9,9 +9,9 @@ from graphlib import CycleError, TopologicalSorter
 
 import onnx
 from onnx import AttributeProto
-from qir.frontends.onnx_versions import schema_at
 
 from qir.errors import QirError
+from qir.frontends.onnx_versions import schema_at
 from qir.ops import VOCABULARY_OPSET
 
 STANDARD = ("", "ai.onnx")

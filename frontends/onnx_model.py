@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import inliner
+
+from qir.errors import Loc, QirError
 from qir.frontends.onnx_checks import STANDARD, check, in_order, refuse, standard_opset
 from qir.frontends.onnx_files import attributes, constant_array, read_model, tensor_array
 from qir.frontends.onnx_types import refined
 from qir.frontends.onnx_versions import modern, schema_at
-
-from qir.errors import Loc, QirError
 from qir.graph import Graph, Value
 from qir.infer import SMALL
 from qir.ops import VOCABULARY_OPSET, definition

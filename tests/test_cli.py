@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import parser
-from qir.frontends.onnx_model import import_onnx
 
 import qir
 from qir.__main__ import main
+from qir.frontends.onnx_model import import_onnx
 from qir.graph import Graph, Node, Value
 from qir.pipeline import Pass
 from qir.rewrite import Miss, Outcome, rewrite
@@ -35,6 +35,17 @@ class SpellAbs(Pass, name="test-spell-abs"):
     """Write the absolute value of an input as the larger of x and -x.
 
     Only inputs are worth it.
+
+        graph @g(%x: f32[2]) {
+          %y = Abs %x : f32[2] [abs]
+          return %y
+        }
+        -->
+        graph @g(%x: f32[2]) {
+          %y = Neg %x : f32[2] [abs]
+          %y_1 = Max %x, %y : f32[2] [abs]
+          return %y_1
+        }
     """
 
     deep: bool = True
