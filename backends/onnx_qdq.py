@@ -108,7 +108,7 @@ def _writes_integers(node: onnx.NodeProto) -> bool:
     """Whether the result is 8-bit: a QGemm only when it is given the grid of its output."""
     if node.op_type == "QGemm":
         return len(node.input) > 7
-    return node.op_type.startswith(("QuantizeLinear", "QLinear"))
+    return bool(node.op_type.startswith(("QuantizeLinear", "QLinear")))
 
 
 _EIGHT_BITS = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)

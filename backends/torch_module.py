@@ -12,7 +12,12 @@ import torch
 from torch import fx, nn
 
 from qir.attributes import Port, Symbol, TrainingMode
-from qir.backends import torch_emissions, torch_integer  # noqa: F401  (fills the table)
+from qir.backends import (  # noqa: F401  (they fill the table)
+    torch_elementwise,
+    torch_integer,
+    torch_layers,
+    torch_movement,
+)
 from qir.backends.torch_emissions import EMISSIONS, Emission, call
 from qir.backends.torch_modules import Call
 from qir.errors import QirError

@@ -159,7 +159,7 @@ class _RoundHalfEven(torch.autograd.Function):
         return None
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient
 
 
@@ -188,7 +188,7 @@ class Quantizer(nn.Module):
             shape = [1] * x.ndim
             shape[self.axis] = -1
             scale, zero = scale.reshape(shape), zero.reshape(shape)
-        rounded: Tensor = _RoundHalfEven.apply(x / scale)
+        rounded: Tensor = _RoundHalfEven.apply(x / scale)  # type: ignore[no-untyped-call]
         return (torch.clamp(rounded + zero, self.low, self.high) - zero) * scale
 
     def extra_repr(self) -> str:

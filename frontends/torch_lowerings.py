@@ -55,7 +55,9 @@ class Lowerings:
             for spelling in dict.fromkeys(spellings):
                 if spelling in self.table:
                     first = self.table[spelling].__name__
-                    raise QirError(f"{spelling} is already lowered by {first}", help=f"remove one of the two {self.name}s")
+                    raise QirError(
+                        f"{spelling} is already lowered by {first}", help=f"remove one of the two {self.name}s"
+                    )
                 self.table[spelling] = lowering
             return lowering
 
@@ -80,7 +82,7 @@ class Lowerings:
         """The lowering of a layer: of its class, or of a base whose forward it did not change."""
         for kind in type(layer).__mro__:
             if kind in self.table:
-                return self.table[kind] if type(layer).forward is kind.forward else None
+                return self.table[kind] if type(layer).forward is getattr(kind, "forward", None) else None
         return None
 
 
@@ -111,18 +113,17 @@ class Builder:
         self.added: list[Node] = []
         self.constants: list[Value] = []
 
-    def __call__(self, op: str, *operands: Any, results: int | None = None, **attrs: Any) -> Any:
-        """The result of a new node (a list, when `results` is given). Tensors and numbers become constants.
+    def __call__(self, op: str, *operands: Any, **attrs: Any) -> Value:
+        """The first result of a new node. Tensors and numbers become constants.
 
         Attributes that are None are left out, and so are operands that are None at the end.
         """
         values = [self.value(operand) for operand in operands]
         while values and values[-1] is None:
             values.pop()
-        given = {name: value for name, value in attrs.items() if value is not None}
-        node = self.graph.add(op, values, given, results=results)
+        node = self.graph.add(op, values, {name: value for name, value in attrs.items() if value is not None})
         self.added.append(node)
-        return node.result if results is None else node.results
+        return node.result
 
     def value(self, operand: Any) -> Value | None:
         """`operand` as a value of the graph. Raises Unlowered for what no operand can be."""

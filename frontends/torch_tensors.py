@@ -24,15 +24,18 @@ def _unary(op: str, *spellings: Any) -> None:
     lowers(*spellings)(lowering)
 
 
+_OPERATORS = {"Abs": (operator.abs,), "Neg": (operator.neg,)}
+
 for _op, _names in {
-    "Abs": "abs absolute", "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh", "Acos": "acos arccos", "Acosh": "acosh arccosh",
+    "Abs": "abs absolute", "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh", "Acos": "acos arccos", 
+    "Acosh": "acosh arccosh",
     "Asin": "asin arcsin", "Asinh": "asinh arcsinh", "Atan": "atan arctan", "Atanh": "atanh arctanh", "Erf": "erf",
     "Exp": "exp", "Floor": "floor", "Log": "log", "Neg": "neg negative", "Reciprocal": "reciprocal", "Round": "round",
     "Sign": "sign", "Sin": "sin", "Sinh": "sinh", "Sqrt": "sqrt", "Tan": "tan", "qir.Rsqrt": "rsqrt",
     "qir.Log1p": "log1p", "qir.Expm1": "expm1", "Not": "logical_not", "IsNaN": "isnan",
 }.items():  # fmt: skip
     _spellings = [spelling for name in _names.split() for spelling in (getattr(torch, name), f"Tensor.{name}")]
-    _unary(_op, *_spellings, *{"Abs": [operator.abs], "Neg": [operator.neg]}.get(_op, []))
+    _unary(_op, *_spellings, *_OPERATORS.get(_op, ()))
 
 
 # -- arithmetic ------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ class Calibrate(Pass, name="calibrate"):
     """Give every quantizer a scale and zero point that cover what its tensor holds: weights themselves, others on data.
 
     Quantizers that share an encoding cover all of their tensors together. The result does not depend on how the data
-    is split into batches, nor on their order. After a clamp the grid ends within its limits, so the clamp costs nothing.
+    is split into batches, nor on their order. After a clamp the grid ends within its limits, so that the clamp is free.
 
     `data` yields batches, each an array, a sequence in the order of the inputs, or a mapping by input name; `file` is
     the same as an .npz with an array for each input, or an .npy. `executor` runs the float graph.
@@ -58,13 +58,13 @@ class Calibrate(Pass, name="calibrate"):
     executor: Executor = field(default=reference, compare=False, metadata={"text": False})
 
     def run(self, graph: Graph) -> Outcome:
-        """Observe and fill. Raises QirError for data that does not fit, holds NaN, is empty, or reaches a tensor never."""
+        """Observe and fill. Raises QirError for data that does not fit, is empty or holds NaN."""
         found = [node for node in quantizers(graph) if not isinstance(node.attrs["encoding"], ProductEncoding)]
         ranges: dict[Node, _Range] = {node: _Range(node) for node in found}
         moving = [node for node in found if node.operands[0].weight is None]
         for node in found:
             if node.operands[0].weight is not None:
-                ranges[node].see(node.operands[0].weight.array)
+                ranges[node].see(node.operands[0].array)
         if moving:
             self._observe(graph, moving, ranges)
         groups: dict[Encoding, list[_Range]] = {}

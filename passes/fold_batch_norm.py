@@ -24,8 +24,8 @@ class FoldBatchNorm(Pass, name="fold-batch-norm"):
 
     graph @g(%x: f32[1,1,2,2]) {
       %conv = Conv %x, f32[1,1,1,1](3.0) : f32[1,1,2,2] [conv]
-      %bn = BatchNormalization %conv, f32[1](2.0), f32[1](1.0), f32[1](5.0), f32[1](4.0) {epsilon=0.0} : f32[1,1,2,2] [bn]
-      return %bn
+      %n = BatchNormalization %conv, f32[1](2.0), f32[1](1.0), f32[1](5.0), f32[1](4.0) {epsilon=0.0} : f32[1,1,2,2]
+      return %n
     }
     -->
     graph @g(%x: f32[1,1,2,2]) {
@@ -73,19 +73,19 @@ def fold(norm: Node, graph: Graph) -> Value | Miss:
 
 def _folded(graph: Graph, layer: Node, norm: Node, weighted: Weighted, axis: int) -> Value:
     # Float64: half-precision checkpoints have channels whose variance underflows.
-    gamma, beta, mean, variance = (value.weight.array.astype(np.float64) for value in norm.operands[1:])
+    gamma, beta, mean, variance = (value.array.astype(np.float64) for value in norm.operands[1:])
     gain = gamma / np.sqrt(variance + norm.attr("epsilon"))
     weight, *bias = layer.operands[weighted.weight :]
     shape = [1] * weight.type.rank
     shape[axis] = -1
-    old = bias[0].weight.array.astype(np.float64) if bias else 0.0
-    scaled = _like(graph, weight, weight.weight.array * gain.reshape(shape))
+    old = bias[0].array.astype(np.float64) if bias else 0.0
+    scaled = _like(graph, weight, weight.array * gain.reshape(shape))
     offset = (old - mean) * gain + beta
     if bias:
         moved = _like(graph, bias[0], offset)
     else:
         paths = (f"{layer.module}.bias",) if weight.weight.paths and layer.module else ()
-        data = offset.astype(weight.weight.array.dtype)
+        data = offset.astype(weight.array.dtype)
         moved = graph.weight(Weight(data, paths, trainable=weight.weight.trainable), hint=paths[0] if paths else "c")
     operands = [*layer.operands[: weighted.weight], scaled, moved]
     new = graph.add(layer.op, operands, layer.attrs, like=[layer, norm])

@@ -194,7 +194,7 @@ def expand_quantize(graph: Graph, node: Node) -> Sequence[Value]:
     attrs = {} if encoding.axis is None else {"axis": encoding.axis}
     x = node.operands[0]
     if x.weight is not None:
-        quantized = graph.constant(encoding.quantize(x.weight.array), hint=f"{x.hint}_quantized")
+        quantized = graph.constant(encoding.quantize(x.array), hint=f"{x.hint}_quantized")
     else:
         quantized = graph.add("QuantizeLinear", [x, scale, zero], attrs, like=node, hint=f"{x.hint}_quantized").result
     return graph.add("DequantizeLinear", [quantized, scale, zero], attrs, like=node).results

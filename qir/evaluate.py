@@ -53,7 +53,7 @@ def evaluate(graph: Graph, inputs: Arrays, watch: Callable[[Value, Any], None] |
 
 
 def _look_up(known: Mapping[Value, Any], value: Value) -> Any:
-    return value.weight.array if value.weight is not None else known[value]
+    return value.array if value.weight is not None else known[value]
 
 
 def _evaluate(node: Node, known: Mapping[Value, Any]) -> Sequence[Any]:

@@ -1,4 +1,4 @@
-"""Expansions of standard operators into older ones: ONNX's own function bodies, and one that is written shorter here."""
+"""Expansions of standard operators into older ones: ONNX's function bodies, and one that is shorter here."""
 
 from __future__ import annotations
 
@@ -105,5 +105,3 @@ def exists_at(node: Node, opset: int) -> bool:
     except defs.SchemaError:
         return False
     return all(name in schema.attributes for name in node.attrs) and not schema.deprecated
-
-

@@ -63,6 +63,13 @@ class Value:
         return any(value is self for value in self.graph.outputs)
 
     @property
+    def array(self) -> np.ndarray:
+        """The data of a weight. Raises QirError when the value is computed, or the data is not here."""
+        if self.weight is None:
+            raise QirError(f"%{self.hint} is not a weight", self.node)
+        return self.weight.array
+
+    @property
     def literal(self) -> Any:
         """The Python value of a constant that no state dictionary names (a number or nested list), else None."""
         if self.weight is None or self.weight.paths or self.weight.data is None:

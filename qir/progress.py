@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def track(items: Sequence[T], what: str) -> Iterator[T]:
-    """The items, with a progress bar on stderr while they are taken; one line at the end where stderr is no terminal."""
+    """The items, with a progress bar on stderr while they are taken (if it is a terminal) and a line at the end."""
     started = time.perf_counter()
     if sys.stderr.isatty() and find_spec("rich"):
         from rich.console import Console

@@ -1,0 +1,138 @@
+"""Emissions of elementwise operators."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from qir.backends import torch_modules as modules
+from qir.backends.torch_emissions import (
+    Emission,
+    call,
+    emits,
+    layer,
+    literal,
+)
+from qir.graph import Node
+
+
+def _simple(op: str, make: Callable[[], nn.Module]) -> None:
+    def emission(node: Node) -> Emission:
+        return layer(make(), node.operands[0])
+
+    emits(op)(emission)
+
+
+for _op, _make in {
+    "Relu": nn.ReLU, "Sigmoid": nn.Sigmoid, "Tanh": nn.Tanh, "HardSwish": nn.Hardswish, "Mish": nn.Mish,
+    "Selu": nn.SELU, "Softsign": nn.Softsign,
+}.items():  # fmt: skip
+    _simple(_op, _make)
+
+
+def _function(op: str, function: Any) -> None:
+    def emission(node: Node) -> Emission:
+        return call(function, *node.operands)
+
+    emits(op)(emission)
+
+
+for _op, _torch in {
+    "Abs": torch.abs, "Ceil": torch.ceil, "Cos": torch.cos, "Cosh": torch.cosh, "Acos": torch.acos,
+    "Acosh": torch.acosh, "Asin": torch.asin, "Asinh": torch.asinh, "Atan": torch.atan, "Atanh": torch.atanh,
+    "Erf": torch.erf, "Exp": torch.exp, "Floor": torch.floor, "Log": torch.log, "Neg": torch.neg,
+    "Reciprocal": torch.reciprocal, "Round": torch.round, "Sign": torch.sign, "Sin": torch.sin, "Sinh": torch.sinh,
+    "Sqrt": torch.sqrt, "Tan": torch.tan, "Not": torch.logical_not, "IsNaN": torch.isnan, "qir.Rsqrt": torch.rsqrt,
+    "qir.Log1p": torch.log1p, "qir.Expm1": torch.expm1,
+    "Add": operator.add, "Sub": operator.sub, "Mul": operator.mul, "Div": operator.truediv, "MatMul": torch.matmul,
+    "Equal": operator.eq, "Greater": operator.gt, "GreaterOrEqual": operator.ge, "Less": operator.lt,
+    "LessOrEqual": operator.le, "And": torch.logical_and, "Or": torch.logical_or, "Xor": torch.logical_xor,
+    "Where": torch.where, "qir.FloorDivide": operator.floordiv, "PRelu": modules.prelu,
+}.items():  # fmt: skip
+    _function(_op, _torch)
+
+
+@emits("Pow")
+def power(node: Node) -> Emission:
+    """torch.pow, which has exact shortcuts for small whole exponents given as numbers."""
+    return call(torch.pow, *node.operands)
+
+
+@emits("Max", "Min")
+def extreme(node: Node) -> Emission:
+    """torch.maximum or torch.minimum, of any number of tensors."""
+    function = torch.maximum if node.op == "Max" else torch.minimum
+    if len(node.operands) == 2:
+        return call(function, *node.operands)
+    return call(modules.Folded(function), *node.operands)
+
+
+@emits("qir.ScaledAdd")
+def scaled_add(node: Node) -> Emission:
+    """torch.add with alpha."""
+    return call(torch.add, *node.operands, alpha=node.attr("alpha"))
+
+
+@emits("Clip")
+def clip(node: Node) -> Emission:
+    """torch.clamp."""
+    return call(torch.clamp, node.operands[0], min=literal(node, 1), max=literal(node, 2))
+
+
+@emits("qir.HardTanh")
+def hard_tanh(node: Node) -> Emission:
+    """nn.ReLU6 or nn.Hardtanh."""
+    low, high = literal(node, 1), literal(node, 2)
+    return layer(nn.ReLU6() if (low, high) == (0.0, 6.0) else nn.Hardtanh(low, high), node.operands[0])
+
+
+@emits("Swish")
+def swish(node: Node) -> Emission:
+    """nn.SiLU; with a slope of its own, x * sigmoid(alpha * x)."""
+    alpha = node.attr("alpha")
+    return layer(nn.SiLU() if alpha == 1.0 else modules.Swish(alpha), node.operands[0])
+
+
+@emits("Gelu")
+def gelu(node: Node) -> Emission:
+    """nn.GELU."""
+    return layer(nn.GELU(node.attr("approximate")), node.operands[0])
+
+
+@emits("HardSigmoid")
+def hard_sigmoid(node: Node) -> Emission:
+    """nn.Hardsigmoid for its slope, else a clamp."""
+    alpha, beta = node.attr("alpha"), node.attr("beta")
+    standard = math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5
+    module = nn.Hardsigmoid() if standard else modules.HardSigmoid(alpha, beta)
+    return layer(module, node.operands[0])
+
+
+@emits("LeakyRelu")
+def leaky_relu(node: Node) -> Emission:
+    """nn.LeakyReLU."""
+    return layer(nn.LeakyReLU(node.attr("alpha")), node.operands[0])
+
+
+@emits("Elu")
+def elu(node: Node) -> Emission:
+    """nn.ELU."""
+    return layer(nn.ELU(node.attr("alpha")), node.operands[0])
+
+
+@emits("Softmax", "LogSoftmax")
+def softmax(node: Node) -> Emission:
+    """nn.Softmax or nn.LogSoftmax."""
+    kind = nn.Softmax if node.op == "Softmax" else nn.LogSoftmax
+    return layer(kind(node.attr("axis")), node.operands[0])
+
+
+@emits("qir.Quantize")
+def quantize(node: Node) -> Emission:
+    """A quantizer of the float simulator."""
+    return layer(modules.Quantizer(node.attr("encoding")), node.operands[0])

@@ -1,0 +1,98 @@
+"""Emissions of reductions, shape arithmetic and data movement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from qir.backends import torch_modules as modules
+from qir.backends.torch_emissions import (
+    Emission,
+    call,
+    emits,
+    layer,
+    literal,
+)
+from qir.errors import QirError
+from qir.graph import Node
+
+
+@emits("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
+def reduction(node: Node) -> Emission:
+    """torch.mean, sum, amax or amin."""
+    functions = {"ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax, "ReduceMin": torch.amin}
+    axes = literal(node, 1)
+    if axes is None and node.attr("keepdims"):
+        raise QirError(f"the torch backend needs {node.op} to state its axes", node)
+    if axes is None:
+        return call(functions[node.op], node.operands[0])
+    return call(functions[node.op], node.operands[0], dim=tuple(axes), keepdim=bool(node.attr("keepdims")))
+
+
+@emits("Concat")
+def concat(node: Node) -> Emission:
+    """torch.cat."""
+    return call(torch.cat, list(node.operands), dim=node.attr("axis"))
+
+
+@emits("Flatten")
+def flatten(node: Node) -> Emission:
+    """torch.flatten to a matrix."""
+    if node.attr("axis") != 1:
+        return call(modules.flatten, node.operands[0], node.attr("axis"))
+    return call(torch.flatten, node.operands[0], 1)
+
+
+@emits("Reshape")
+def reshape(node: Node) -> Emission:
+    """torch.reshape; a 0 that copies a size is looked up."""
+    shape = literal(node, 1)
+    if 0 in shape and not node.attr("allowzero"):
+        return call(modules.reshape, node.operands[0], tuple(shape))
+    return call(torch.reshape, node.operands[0], tuple(shape))
+
+
+@emits("qir.View")
+def view(node: Node) -> Emission:
+    """torch.reshape to sizes some of which are computed."""
+    x, *sizes = node.operands
+    computed = iter(sizes)
+    return call(torch.reshape, x, tuple(next(computed) if size is None else size for size in node.attr("shape")))
+
+
+@emits("Transpose")
+def transpose(node: Node) -> Emission:
+    """torch.permute."""
+    perm = node.attr("perm")
+    return call(torch.permute, node.operands[0], perm) if perm else call(torch.t, node.operands[0])
+
+
+@emits("qir.SwapAxes")
+def swap_axes(node: Node) -> Emission:
+    """torch.transpose."""
+    return call(torch.transpose, node.operands[0], node.attr("axis0"), node.attr("axis1"))
+
+
+@emits("Unsqueeze", "Squeeze")
+def squeeze(node: Node) -> Emission:
+    """torch.unsqueeze or torch.squeeze."""
+    axes: Sequence[int] | None = literal(node, 1)
+    if node.op == "Squeeze":
+        return call(torch.squeeze, node.operands[0], *([] if axes is None else [tuple(axes)]))
+    if len(axes or ()) == 1:
+        return call(torch.unsqueeze, node.operands[0], (axes or [0])[0])
+    return call(modules.unsqueeze, node.operands[0], tuple(sorted(axes or ())))
+
+
+@emits("qir.AxisSize")
+def axis_size(node: Node) -> Emission:
+    """Tensor.size."""
+    return call(torch.Tensor.size, node.operands[0], node.attr("axis"))
+
+
+@emits("Identity")
+def identity(node: Node) -> Emission:
+    """nn.Identity when it is a layer."""
+    return layer(nn.Identity(), node.operands[0]) if node.module else call(modules.same, node.operands[0])

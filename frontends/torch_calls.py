@@ -1,0 +1,143 @@
+"""What a torch call does besides computing its result: where its arguments come from and what it changes."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from qir.attributes import TRAINING, Port, Symbol
+from qir.frontends.torch_lowerings import Builder, Lowering
+from qir.graph import Node, Value
+from qir.traits import MovesData, Stateful
+
+
+def same_kind(sequence: Sequence[Any], items: Iterable[Any]) -> Any:
+    """`items` as a list, or as a tuple of the sequence's class."""
+    if isinstance(sequence, tuple):
+        return type(sequence)(*items) if hasattr(sequence, "_fields") else tuple(items)
+    return list(items)
+
+
+def views(value: Value) -> set[Value]:
+    """The values that share memory with this one: what data movement made of it, and what it was made of."""
+    found, stack = {value}, [value]
+    while stack:
+        seen = stack.pop()
+        near = [r for use in seen.uses if use.node.definition.trait(MovesData) for r in use.node.results]
+        if seen.node is not None and seen.node.definition.trait(MovesData):
+            near.append(seen.node.operands[0])
+        for other in near:
+            if other not in found:
+                found.add(other)
+                stack.append(other)
+    return found
+
+
+def bound(lowering: Lowering, layer: nn.Module) -> Lowering:
+    """The lowering, with every parameter that a call leaves out read from the layer."""
+    parameters = list(inspect.signature(lowering).parameters.values())[1:]
+
+    def call(build: Builder, *args: Any, **kwargs: Any) -> Any:
+        given = dict(zip((p.name for p in parameters), args, strict=False)) | kwargs
+        for parameter in parameters:
+            if parameter.name not in given and hasattr(layer, parameter.name):
+                value = getattr(layer, parameter.name)
+                given[parameter.name] = TRAINING if parameter.name == "training" else value
+        return lowering(build, **given)
+
+    return call
+
+
+def is_special(layer: nn.Module) -> bool:
+    """Whether calling the layer does more than its forward: hooks, parametrizations."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return any(hooks) or torch.nn.utils.parametrize.is_parametrized(layer)
+
+
+def is_in_place(node: fx.Node) -> bool:
+    """Whether the call changes its first argument."""
+    if node.op == "call_method":
+        name = str(node.target)
+        return name.endswith("_") and not name.endswith("__")
+    return node.kwargs.get("inplace") is True or node.target in _IN_PLACE
+
+
+_IN_PLACE: set[Callable[..., Any]] = {
+    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow,
+    torch.relu_, torch.nn.functional.relu_,
+}  # fmt: skip
+
+
+def main_node(added: Sequence[Node], path: str) -> Node | None:
+    """Which node is the layer itself: the one that reads its weights, else the last."""
+    for node in added:
+        paths = [p for v in node.operands if v is not None and v.weight for p in v.weight.paths]
+        if any(p.startswith(f"{path}.") for p in paths):
+            return node
+    return added[-1] if added else None
+
+
+def full_name(target: Any) -> str:
+    """The dotted name of a function."""
+    module = getattr(target, "__module__", None) or "torch"
+    return f"{module}.{getattr(target, '__name__', type(target).__name__)}"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """`x.shape`, until one of its sizes is asked for."""
+
+    of: Value
+
+
+def opaque(build: Builder, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], host: Any) -> Value:
+    """The result of a call that stays as it is; `host` is the function or layer itself."""
+    operands: list[Value] = []
+
+    def template(argument: Any) -> Any:
+        match argument:
+            case Value():
+                operands.append(argument)
+                return Port(len(operands) - 1)
+            case torch.Tensor():
+                return template(build.value(argument))
+            case Shape():
+                return template(opaque(build, "torch.Tensor.size", [argument.of], {}, None))
+            case tuple() | list():
+                return same_kind(argument, map(template, argument))
+            case dict():
+                return {key: template(item) for key, item in argument.items()}
+            case slice():
+                return slice(*map(template, (argument.start, argument.stop, argument.step)))
+            case torch.dtype() | torch.device() | torch.memory_format() | torch.layout():
+                return Symbol(str(argument).replace("torch.", "torch.", 1))
+        return argument
+
+    attrs = {"args": tuple(map(template, args)), "kwargs": {key: template(item) for key, item in kwargs.items()}}
+    op = name if name.startswith("torch.") else f"torch.{name}"
+    node = build.graph.add(op, operands, {key: value for key, value in attrs.items() if value})
+    node.host = host
+    build.added.append(node)
+    return node.result
+
+
+def mark_order(in_order: Sequence[Node]) -> None:
+    """Rank the nodes whose order is part of their meaning: random draws, and layers that update shared state."""
+    stateful = [node for node in in_order if not node.erased and node.definition.trait(Stateful)]
+    shared = {
+        node
+        for node in stateful
+        if any(v is not None and v.weight and not v.weight.trainable and len(v.uses) > 1 for v in node.operands)
+    }
+    ranked = [node for node in stateful if node.op != "BatchNormalization" or node in shared]
+    opaque = [node for node in in_order if node.definition.opaque and not node.erased]
+    if len(ranked) + len(opaque) > 1:
+        chosen = {*ranked, *opaque}
+        for rank, node in enumerate(node for node in in_order if node in chosen):
+            node.order = rank

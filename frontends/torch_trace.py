@@ -1,0 +1,98 @@
+"""Tracing a torch module symbolically, and finding the user's lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import fx, nn
+
+from qir.errors import Loc, QirError
+
+
+class TrainingFlag(int):
+    """Stands for `self.training` during the trace, so that a call that was given the flag can be told."""
+
+
+class _Tracer(fx.Tracer):
+    """Keeps buffers symbolic and the user's source lines."""
+
+    proxy_buffer_attributes = True
+    record_stack_traces = True
+
+
+@contextmanager
+def _symbolic_training(model: nn.Module) -> Iterator[None]:
+    """Inside, every module's training flag is false and can be recognized."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in flags:
+            module.training = TrainingFlag(0)  # type: ignore[assignment]
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """The calls that the model makes in evaluation mode.
+
+    Raises QirError, showing the user's line, where they depend on data.
+    """
+    if isinstance(model, fx.GraphModule):
+        return model
+    with _symbolic_training(model):
+        tracer = _Tracer()
+        try:
+            graph = tracer.trace(model)
+        except Exception as error:  # whatever the model's own code raises when run on proxies
+            raise _untraceable(error) from error
+        return fx.GraphModule(tracer.root, graph)
+
+
+def _untraceable(error: Exception) -> QirError:
+    """An error that shows the deepest line of the user's own code."""
+    frames = []
+    step = error.__traceback__
+    while step is not None:
+        frames.append(Loc(_shortened(step.tb_frame.f_code.co_filename), step.tb_lineno))
+        step = step.tb_next
+    user = [loc for loc in frames if _is_users(loc.file)]
+    snippet = f"{user[-1]}\n    {user[-1].source.strip()}" if user else None
+    first = str(error).strip().splitlines() or [type(error).__name__]
+    return QirError(
+        f"torch.fx can not trace this model: {first[0]}",
+        snippet=snippet,
+        stage="import",
+        help="keep Python control flow and len() off tensors, or wrap the function with torch.fx.wrap",
+    )
+
+
+_TORCH = str(Path(torch.__file__).parent)
+_PACKAGES = str(Path(torch.__file__).parent.parent)
+_HERE = str(Path(__file__).parent)
+
+
+def _is_users(file: str) -> bool:
+    return not file.startswith(("<", "torch/", _TORCH, _HERE)) and "importlib" not in file
+
+
+def _shortened(file: str) -> str:
+    """A path relative to the installed packages or the working folder, from where linecache still finds it."""
+    for folder in (_PACKAGES, str(Path.cwd())):
+        if file.startswith(folder + "/"):
+            return file[len(folder) + 1 :]
+    return file
+
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def users_line(node: fx.Node) -> tuple[str, int]:
+    """File and line of the deepest frame of the call that is not torch's own; empty when there is none."""
+    frames = [(_shortened(m["file"]), int(m["line"])) for m in _FRAME.finditer(node.stack_trace or "")]
+    users = [frame for frame in frames if _is_users(frame[0])]
+    return users[-1] if users else ("", 0)
