@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from qir.attributes import TRAINING
+from qir.attributes import TRAINING, Port
 from qir.errors import Loc, QirError
 from qir.frontends import (  # noqa: F401  (they fill the table)
     torch_activations,
@@ -50,10 +50,12 @@ def import_torch(
     """The graph of `model`, weights by reference, one node for every call of a layer or function.
 
     `example_inputs` (positional arguments) give the inputs their types, axis 0 becoming the symbol `batch` where all
-    of them agree on its size; without them types stay unknown. The model is not changed. A call that nothing lowers
+    of them agree on its size; without them types stay unknown. Arguments of forward that have a default and no example
+    keep the default. The model is not changed. A call that nothing lowers
     becomes an opaque node. Raises QirError when the model can not be traced, pointing at the user's line.
     """
-    return _Importer(model, trace(model), example_inputs, batch).run()
+    given = None if example_inputs is None else len(example_inputs)
+    return _Importer(model, trace(model, given), example_inputs, batch).run()
 
 
 @dataclass
@@ -164,17 +166,17 @@ class _Importer:
             match part:
                 case Value():
                     self.graph.outputs.append(part)
-                    return len(self.graph.outputs) - 1
+                    return Port(len(self.graph.outputs) - 1)
                 case tuple() | list():
                     return same_kind(part, map(arrange, part))
                 case dict():
                     return {key: arrange(item) for key, item in part.items()}
-                case None | bool() | str() | float():
+                case None | bool() | str() | int() | float():
                     return part
             raise QirError(f"the model returns a {type(part).__name__}, which a graph can not", stage="import")
 
         structure = arrange(returned)
-        self.graph.structure = None if structure == 0 and isinstance(structure, int) else structure
+        self.graph.structure = None if structure == Port(0) else structure
 
     def _arguments(self, node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         def resolve(argument: Any) -> Any:

@@ -31,8 +31,9 @@ def _conv(build: Builder, rank: int, input: Value, weight: Any, bias: Any, strid
     static = kernel.type.static if kernel is not None else None
     steps = numbers(dilation, rank)
     pads = _padded(padding, rank, None if static is None else static[2:], steps)
+    strides = numbers(stride, rank)
     attrs: dict[str, Any] = {
-        "strides": unless(1, numbers(stride, rank)),
+        "strides": strides if static is None else unless(1, strides),
         "pads": unless(0, pads),
         "dilations": unless(1, steps),
     }

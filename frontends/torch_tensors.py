@@ -263,9 +263,9 @@ def squeeze(build: Builder, input: Value, dim: Any = None) -> Value:
 
 @lowers("Tensor.contiguous")
 def contiguous(build: Builder, input: Value, memory_format: Any = torch.contiguous_format) -> Value:
-    """The tensor itself: its values do not depend on the order in memory."""
+    """qir.Contiguous."""
     known(memory_format is torch.contiguous_format, "another memory format")
-    return input
+    return build("qir.Contiguous", input)
 
 
 @lowers("Tensor.size")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -23,6 +25,27 @@ class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
     record_stack_traces = True
 
+    def __init__(self, fixed: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.fixed = fixed
+
+    def _proxy_placeholder(self, name: str, *rest: Any) -> Any:
+        return self.fixed[name] if name in self.fixed else super()._proxy_placeholder(name, *rest)
+
+
+def _left_out(model: nn.Module, given: int | None) -> dict[str, Any]:
+    """The arguments of forward that keep their defaults: those after the `given`, or all that have one."""
+    named = [
+        parameter
+        for parameter in inspect.signature(model.forward).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    return {
+        parameter.name: parameter.default
+        for number, parameter in enumerate(named)
+        if parameter.default is not parameter.empty and (given is None or number >= given)
+    }
+
 
 @contextmanager
 def _symbolic_training(model: nn.Module) -> Iterator[None]:
@@ -37,15 +60,17 @@ def _symbolic_training(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def trace(model: nn.Module) -> fx.GraphModule:
-    """The calls that the model makes in evaluation mode.
+def trace(model: nn.Module, given: int | None = None) -> fx.GraphModule:
+    """The calls that the model makes in evaluation mode, with `given` positional arguments.
+
+    Arguments with a default that are not given keep it; when the number is not known, all that have one.
 
     Raises QirError, showing the user's line, where they depend on data.
     """
     if isinstance(model, fx.GraphModule):
         return model
     with _symbolic_training(model):
-        tracer = _Tracer()
+        tracer = _Tracer(_left_out(model, given))
         try:
             graph = tracer.trace(model)
         except Exception as error:  # whatever the model's own code raises when run on proxies

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from qir.attributes import Port
 from qir.encodings import Encoding, ProductEncoding
 from qir.errors import QirError
 from qir.evaluate import Executor, reference
@@ -149,7 +150,7 @@ def _without_quantizers(graph: Graph, moving: Sequence[Node]) -> list[int]:
     for source in sources:
         if source not in observed:
             observed.append(source)
-    graph.outputs, graph.structure = list(observed), tuple(range(len(observed)))
+    graph.outputs, graph.structure = list(observed), tuple(map(Port, range(len(observed))))
     for node in reversed(graph.nodes()):
         graph.erase_dead(node)
     return [observed.index(source) for source in sources]

@@ -122,6 +122,15 @@ def expand_identity(graph: Graph, node: Node) -> Sequence[Value]:
     return [node.operands[0]]
 
 
+CONTIGUOUS = declare(
+    OpDef(
+        "qir.Contiguous", ("x",), 1, 1,
+        traits=(MovesData(), Unary()), expand=expand_identity, infer=_keeps_type,
+        doc="The same values, in order in memory: kernels of a framework may round differently on other layouts.",
+    )
+)  # fmt: skip
+
+
 STOCHASTIC_DEPTH = declare(
     OpDef(
         "qir.StochasticDepth", ("x",), 1, 1,

@@ -157,24 +157,24 @@ class Node:
 
 
 def _by_port(neighbours: Mapping[Any, Iterable[int]]) -> list[Any]:
-    if len(neighbours) == 1:
-        for neighbour, keys in neighbours.items():
-            if list(keys) == [0]:
-                return [neighbour]
-    ports = [(port, neighbour) for neighbour, keys in neighbours.items() for port in keys]
-    ports.sort(key=lambda item: item[0])
-    if all(port == number for number, (port, _) in enumerate(ports)):
-        return [neighbour for _, neighbour in ports]
-    dense: list[Any] = [None] * (ports[-1][0] + 1)
-    for port, neighbour in ports:
-        dense[port] = neighbour
-    return dense
+    found: list[Any] = []
+    for neighbour, ports in neighbours.items():
+        for port in ports:
+            if port != len(found):
+                return _sorted_by_port(neighbours)
+            found.append(neighbour)
+    return found
+
+
+def _sorted_by_port(neighbours: Mapping[Any, Iterable[int]]) -> list[Any]:
+    by_port = {port: neighbour for neighbour, ports in neighbours.items() for port in ports}
+    return [by_port.get(port) for port in range(max(by_port) + 1)]
 
 
 class Graph:
     """A function from `inputs` to `outputs`.
 
-    `structure` arranges the outputs as the model returns them: a nest of tuples, lists and dicts with the number of an
+    `structure` arranges the outputs as the model returns them: a nest of tuples, lists and dicts with the `Port` of an
     output at each leaf. Two graphs are equal when they print the same, weights compared by content.
     """
 
@@ -240,12 +240,18 @@ class Graph:
             node.order, node.host = source[0].order, source[0].host
             hint = hint or source[0].result.hint
         known.check_operands(node, operands)
-        edges = [(self._own(value), node, port) for port, value in enumerate(operands) if value is not None]
+        for value in operands:
+            if value is not None:
+                self._own(value)
         name = hint or op.rpartition(".")[2].lower()
         count = len(types) if types is not None else known.min_results if results is None else results
         made = [Value(self, name if port == 0 else f"{name}_{port}") for port in range(count)]
         self.nx.add_node(node)
-        self.nx.add_edges_from(edges + [(node, value, port) for port, value in enumerate(made)])
+        for port, operand in enumerate(operands):
+            if operand is not None:
+                self.nx.add_edge(operand, node, port)
+        for port, value in enumerate(made):
+            self.nx.add_edge(node, value, port)
         try:
             for value, type in zip(made, types or result_types(node), strict=True):
                 value.type = type

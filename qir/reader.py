@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qir.attributes import Port
 from qir.encodings import Encoding, ProductEncoding
 from qir.errors import Loc, QirError
 from qir.lexer import BARE, NAME, OPERATOR, WORD, Line, lines_of
@@ -208,11 +209,11 @@ class _Reader:
             operand = self.operand(line)
             assert operand is not None
             self.graph.outputs.append(operand)
-            return len(self.graph.outputs) - 1
+            return Port(len(self.graph.outputs) - 1)
         value = self.value(line)
-        if isinstance(value, bool | str | float | None):
+        if isinstance(value, bool | str | int | float | None):
             return value
-        line.fail("expected %name, None, or a constant that is no integer", start, line.at - start)
+        line.fail("expected %name, None, or a constant", start, line.at - start)
 
     def pair(self, line: Line) -> tuple[Any, Any]:
         key = self.value(line)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qir.attributes import Port
 from qir.encodings import Encoding, ProductEncoding
 from qir.errors import Loc, QirError
 from qir.lexer import OPERATOR, quoted, word
@@ -235,10 +236,10 @@ def _returned(graph: Graph, shown: Mapping[Value | None, str]) -> str:
 
     def arrange(part: Any) -> str:
         match part:
-            case bool() | None | str() | float():
+            case bool() | None | str() | int() | float():
                 return attribute(part)
-            case int() if part < len(written):
-                return written[part]
+            case Port(index) if index < len(written):
+                return written[index]
             case tuple():
                 return f"({', '.join(map(arrange, part))}{',' * (len(part) == 1)})"
             case list():

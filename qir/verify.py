@@ -140,17 +140,9 @@ def _structure(graph: Graph) -> Iterator[Problem]:
     """The structure of the outputs names each output, in order, and nothing else."""
     if graph.structure is None:
         return
-    named = list(_leaves(graph.structure))
+    named = [place.index for place in _ports_in(graph.structure)]
     if named != list(range(len(graph.outputs))):
         yield Problem(f"the structure names the outputs {named}, and there are {len(graph.outputs)}")
-
-
-def _leaves(part: Any) -> Iterator[int]:
-    if isinstance(part, tuple | list | dict):
-        for inner in part.values() if isinstance(part, dict) else part:
-            yield from _leaves(inner)
-    elif isinstance(part, int) and not isinstance(part, bool):
-        yield part
 
 
 def _operator(node: Node) -> Iterator[Problem]:

@@ -226,11 +226,11 @@ def recipes(draw: st.DrawFn, distinct: bool = False) -> Recipe:
 
 def _structures(outputs: int) -> st.SearchStrategy[Any]:
     """A nest in which every output has its place, in order."""
-    extras = st.lists(st.none() | st.booleans() | TEXT | st.floats(), max_size=2)
+    extras = st.lists(st.none() | st.booleans() | st.integers() | TEXT | st.floats(), max_size=2)
     kinds = st.sampled_from(["tuple", "list", "dict", "nested"])
 
     def arrange(kind: str, extra: list[Any]) -> Any:
-        items = [*range(outputs), *extra]
+        items = [*map(Port, range(outputs)), *extra]
         if kind == "dict":
             return {f"{n} '": item for n, item in enumerate(items)}
         if kind == "nested":

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from strategies import graphs
 
 from qir import Graph, Loc, Node, QirError, Value, parse
+from qir.attributes import Port
 from qir.encodings import Encoding, ProductEncoding
 from qir.types import ScalarType, TensorType
 from qir.verify import problems, verify
@@ -175,12 +176,10 @@ def one_path_twice(graph: Graph, relu: Node, matmul: Node) -> None:
 
 
 def structure_without_place(graph: Graph, relu: Node, matmul: Node) -> None:
-    graph.structure = (1, None)
+    graph.structure = (Port(1), None)
 
 
 def argument_without_operand(graph: Graph, relu: Node, matmul: Node) -> None:
-    from qir.attributes import Port
-
     relu.op, relu.attrs = "torch.f", {"args": (Port(0), {"x": [slice(Port(3), None)]})}
 
 
