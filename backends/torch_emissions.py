@@ -85,17 +85,27 @@ def literal(node: Node, port: int) -> Any:
     return value.array.tolist()
 
 
+def spatial_rank(node: Node) -> int:
+    """The number of axes that a convolution or pooling slides over. Raises QirError when nothing tells."""
+    for name in ("kernel_shape", "strides", "dilations"):
+        if node.attr(name):
+            return len(node.attr(name))
+    weight = optional(node, 1)
+    if weight is None or weight.type.rank is None:
+        raise QirError("the torch backend needs the rank of the kernel", node, help="import with example inputs")
+    return int(weight.type.rank) - 2
+
+
 def spatial(node: Node, name: str, otherwise: int) -> tuple[int, ...]:
     """A spatial attribute such as strides, filled in where it is left out."""
-    rank = len(node.attr("kernel_shape") or node.operands[1].type.shape[2:])
-    return tuple(node.attr(name) or (otherwise,) * rank)
+    return tuple(node.attr(name) or (otherwise,) * spatial_rank(node))
 
 
 def symmetric_pads(node: Node) -> tuple[int, ...] | None:
     """The padding on both sides of each axis, None when the sides differ."""
     if node.attr("auto_pad") not in ("NOTSET", "VALID"):
         raise QirError(f"the torch backend does not take auto_pad={node.attr('auto_pad')!r}", node)
-    rank = len(node.attr("kernel_shape") or node.operands[1].type.shape[2:])
+    rank = spatial_rank(node)
     pads = tuple(node.attr("pads") or (0,) * (2 * rank))
     return pads[:rank] if pads[:rank] == pads[rank:] else None
 

@@ -19,6 +19,7 @@ from qir.backends.torch_emissions import (
     owned,
     padded,
     spatial,
+    spatial_rank,
     symmetric_pads,
 )
 from qir.errors import QirError
@@ -29,13 +30,10 @@ from qir.graph import Node, Value
 def conv(node: Node) -> Emission:
     """nn.Conv1d, 2d or 3d when the weights are the layer's own; else F.conv with tensors."""
     x, weight, *bias = node.operands
-    shape = weight.type.static
-    if shape is None:
-        raise QirError("the torch backend needs the shape of the kernel", node)
-    rank, groups = len(shape) - 2, node.attr("group")
+    shape, rank, groups = weight.type.static, spatial_rank(node), node.attr("group")
     pads = symmetric_pads(node)
     options = {"stride": spatial(node, "strides", 1), "padding": pads, "dilation": spatial(node, "dilations", 1)}
-    if pads is None or not owned(node, weight=1, bias=2):
+    if pads is None or shape is None or not owned(node, weight=1, bias=2):
         padding = None if pads is not None else padded(node, 0.0)
         module = modules.Conv(rank, groups=groups, pad=padding, **{**options, "padding": pads or (0,) * rank})
         return layer(module, x, weight, *bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import reduce
 from typing import Any
 
@@ -19,7 +20,7 @@ from qir.backends import (  # noqa: F401  (they fill the table)
     torch_movement,
 )
 from qir.backends.torch_emissions import EMISSIONS, Emission, call
-from qir.backends.torch_modules import Call
+from qir.backends.torch_modules import Call, Constant
 from qir.errors import QirError
 from qir.evaluate import Runner
 from qir.facts import FUNCTIONALS_LIFTED, MODULES_UNROLLED, is_quantizer
@@ -76,6 +77,7 @@ class _Emitter:
         self.known: dict[Value, Any] = {}
         self.tensors: dict[Value, torch.Tensor] = {}
         self.unread: set[str] = set()
+        self.opaque: dict[nn.Module, tuple[str, nn.Module]] = {}
         self.names = value_names(graph)
         self.constants = 0
 
@@ -99,12 +101,22 @@ class _Emitter:
 
     def _emission(self, node: Node) -> Emission:
         emission = EMISSIONS[node.op](node) if node.op in EMISSIONS else _opaque(node)
+        if isinstance(node.host, nn.Module) and emission.target is node.host:
+            return Emission(self._opaque_layer(node), emission.args, emission.kwargs)
         if isinstance(emission.target, nn.Module) or node.module is None:
             return emission
         training = next((name for name, value in emission.kwargs.items() if isinstance(value, TrainingMode)), None)
         kwargs = {name: value for name, value in emission.kwargs.items() if name != training}
         layer = Call(emission.target, node.op.rpartition(".")[2], training)
         return Emission(layer, emission.args, kwargs, emission.owns)
+
+    def _opaque_layer(self, node: Node) -> nn.Module:
+        """A copy of the framework's own layer that holds this module's tensors; one for all calls, as its state is one."""
+        if node.host not in self.opaque:
+            weights = [value for value in self.graph.weights() if value.weight and value.weight.paths]
+            known = {id(value.weight.data): self._tensor(value) for value in weights if value.weight}
+            self.opaque[node.host] = self._path(node), deepcopy(node.host, known)
+        return self.opaque[node.host][1]
 
     def _attach(self, node: Node, emission: Emission) -> None:
         """Put a layer at its path and its weights into it."""
@@ -119,7 +131,7 @@ class _Emitter:
         if not is_quantizer(node):
             if node.module is None:
                 raise QirError("this call needs a layer", node, help="run lift-functionals")
-            return node.module
+            return self.opaque[node.host][0] if node.host in self.opaque else node.module
         return f"{_identifier(self.names[node.result])}_quantizer" if node.module is None else node.module
 
     def _set_module(self, path: str, module: nn.Module) -> None:
@@ -154,21 +166,27 @@ class _Emitter:
             return weight.data
         if value not in self.known:
             path = weight.paths[0] if weight.paths else f"_constant_{self.constants}"
-            if not weight.paths:
-                self.constants += 1
-                self.root.register_buffer(path, self._tensor(value), persistent=False)
-            self.known[value] = self.fx.get_attr(path)
-            self.unread.discard(path)
+            self.constants += not weight.paths
+            if weight.paths and (weight.persistent or self._has(path)):
+                self.known[value] = self.fx.get_attr(path)
+                self.unread.discard(path)
+            else:  # what an fx module reads of its own goes into its state; a layer's may be left out
+                self._set_module(path, Constant(self._tensor(value)))
+                self.known[value] = self.fx.call_module(path)
         return self.known[value]
 
+    def _has(self, path: str) -> bool:
+        *parents, name = path.split(".")
+        owner = self._container(parents)
+        return name in owner._parameters or name in owner._buffers
+
     def _name_weights(self) -> None:
-        """Give the module every name of a weight that no layer owns."""
+        """Give the module every name of a weight of its state that no layer owns."""
         for value in self.graph.weights():
-            for path in value.weight.paths if value.weight else ():
-                *parents, name = path.split(".")
-                owner = self._container(parents)
-                if name not in owner._parameters and name not in owner._buffers:
-                    _register(owner, name, self._tensor(value), value.weight is None or value.weight.persistent)
+            for path in value.weight.paths if value.weight and value.weight.persistent else ():
+                if not self._has(path):
+                    *parents, name = path.split(".")
+                    _register(self._container(parents), name, self._tensor(value), True)
                     self.unread.add(path)
 
     # -- calls -------------------------------------------------------------------------------------------------------
@@ -178,6 +196,8 @@ class _Emitter:
         name = _identifier(self.names[node.result])
         if isinstance(emission.target, nn.Module):
             made = self.fx.create_node("call_module", self._path(node), args, kwargs, name)
+        elif (method := _method(emission.target)) is not None:  # written as x.size(), which survives pickling
+            made = self.fx.create_node("call_method", method, args, kwargs, name)
         else:
             made = self.fx.create_node("call_function", emission.target, args, kwargs, name)
         if node.loc is not None:
@@ -211,16 +231,21 @@ class _Emitter:
 
         def arrange(part: Any) -> Any:
             match part:
-                case bool() | None | str() | float():
-                    return part
-                case int():
-                    return outputs[part]
+                case Port(index):
+                    return outputs[index]
                 case dict():
                     return {key: arrange(item) for key, item in part.items()}
-                case _:
+                case tuple() | list():
                     return type(part)(map(arrange, part))
+            return part
 
         return arrange(structure)
+
+
+def _method(target: Any) -> str | None:
+    """The name of a method of Tensor, None for other functions."""
+    name = getattr(target, "__name__", "")
+    return name if getattr(torch.Tensor, name, None) is target else None
 
 
 def _opaque(node: Node) -> Emission:

@@ -33,6 +33,20 @@ class Call(nn.Module):
         return self.name
 
 
+class Constant(nn.Module):
+    """A tensor that is no part of the state."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value, persistent=False)
+
+    def forward(self) -> Tensor:
+        """The tensor."""
+        return self.value
+
+
 class Folded:
     """A function of two tensors as one of any number."""
 

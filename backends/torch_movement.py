@@ -92,6 +92,12 @@ def axis_size(node: Node) -> Emission:
     return call(torch.Tensor.size, node.operands[0], node.attr("axis"))
 
 
+@emits("qir.Contiguous")
+def contiguous(node: Node) -> Emission:
+    """Tensor.contiguous."""
+    return call(torch.Tensor.contiguous, node.operands[0])
+
+
 @emits("Identity")
 def identity(node: Node) -> Emission:
     """nn.Identity when it is a layer."""
