@@ -111,7 +111,7 @@ class _Emitter:
         return Emission(layer, emission.args, kwargs, emission.owns)
 
     def _opaque_layer(self, node: Node) -> nn.Module:
-        """A copy of the framework's own layer that holds this module's tensors; one for all calls, as its state is one."""
+        """A copy of the framework's own layer that holds this module's tensors: one for all of its calls."""
         if node.host not in self.opaque:
             weights = [value for value in self.graph.weights() if value.weight and value.weight.paths]
             known = {id(value.weight.data): self._tensor(value) for value in weights if value.weight}
