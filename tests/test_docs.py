@@ -1,0 +1,173 @@
+"""The pages are true: their Python runs, their commands print what is shown, their graphs are graphs.
+
+The blocks of a page run in order, in one namespace, in a folder of their own:
+
+* `python` runs. What it prints is shown in the `text` block right below it.
+* `console` holds commands of `qir`, each behind `$ `, and everything that they print.
+* `qir` is graph text as qir prints it, valid; with a first line `// pipeline: …` it is a golden file.
+* A block whose first line is a comment with a file's name is that file. A `pyproject.toml` is installed with its entry
+  points, as `pip install -e .` does it.
+
+`pytest tests/test_docs.py --update-golden` writes what is printed into the pages, to be read with git diff.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import module_from_spec, spec_from_file_location
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from conftest import MARK, checked, split, transformed
+
+from qir import onnx_traits, ops, registry
+from qir.__main__ import main
+from qir.targets import target_names
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAMED = re.compile(r"(?:#|//) (?P<file>[\w.-]+\.(?:py|qir|toml))\n")
+COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*\n)", re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, its text, and the number of its first line in the page."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(text: str) -> list[Block]:
+    return [Block(m[1], m[2], text.count("\n", 0, m.start()) + 2) for m in FENCE.finditer(text)]
+
+
+class Reader:
+    """Does what the page says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names: dict[str, Any] = {"__name__": "page"}
+        self.printed = ""
+
+    def follow(self, page: Path) -> Iterator[tuple[Block, str]]:
+        """Every block of the page, and what its text should be."""
+        for block in blocks(page.read_text()):
+            assert not self.printed or block.language == "text", f"above line {block.line} something printed is missing"
+            name = NAMED.match(block.text)
+            if name:
+                (self.folder / name["file"]).write_text(block.text)
+            if block.language == "python" and not name:
+                self.run(block, page.name)
+            elif block.language == "text":
+                yield block, self.printed or block.text
+                self.printed = ""
+            elif block.language == "console":
+                yield block, "".join(f"$ {command}{self.type(command)}" for command in COMMAND.findall(block.text))
+            elif block.language == "qir":
+                yield block, printed_graph(block.text)
+            elif name and name["file"] == "pyproject.toml":
+                install(self.folder)
+        assert not self.printed, "the last thing printed is missing"
+
+    def run(self, block: Block, page: str) -> None:
+        out = StringIO()
+        with redirect_stdout(out), redirect_stderr(StringIO()):
+            exec(compile("\n" * (block.line - 1) + block.text, page, "exec"), self.names)
+        self.printed = out.getvalue()
+
+    def type(self, command: str) -> str:
+        """What a command prints."""
+        program, *arguments = shlex.split(command.replace("\\\n", " "))
+        assert program == "qir", f"a console block holds commands of qir, not of {program}"
+        out = StringIO()
+        with redirect_stdout(out), redirect_stderr(out):
+            main(arguments)
+        return out.getvalue()
+
+
+def printed_graph(text: str) -> str:
+    """What a block of graph text should be."""
+    if text.startswith("// pipeline:"):
+        head, before, _ = split(text)
+        return MARK.join([head, before, transformed(head, before)])
+    comments = [line for line in text.splitlines() if line.startswith("//")]
+    return "\n".join([*comments, str(checked(text))]) + "\n"
+
+
+def install(folder: Path) -> None:
+    """Put the metadata of the project in `folder` beside its modules."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    place = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = project.get("entry-points", {}).items()
+    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()) for group, entries in groups]
+    (place / "entry_points.txt").write_text("\n".join(lines))
+    registry._installed.cache_clear()
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
+    """A reader in an empty folder; what the page registers and imports is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_imported", dict(registry._imported))
+    monkeypatch.setattr(onnx_traits, "TRAITS", dict(onnx_traits.TRAITS))
+    yield Reader(tmp_path)
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+    registry._installed.cache_clear()
+    ops.definition.cache_clear()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_does_what_it_shows(page: Path, reader: Reader, request: pytest.FixtureRequest):
+    text, update = page.read_text(), request.config.getoption("--update-golden")
+    for block, actual in reader.follow(page):
+        if update:
+            text = text.replace(f"```{block.language}\n{block.text}```", f"```{block.language}\n{actual}```", 1)
+        else:
+            assert block.text == actual, f"{page.name}:{block.line}"
+    if update:
+        page.write_text(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    text = re.sub("`[^`]*`", "", FENCE.sub("", page.read_text()))
+    missing = [link for link in LINK.findall(text) if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_the_picture_shows_the_graphs_of_today():
+    pytest.importorskip("torch")
+    spec = spec_from_file_location("draw", ROOT / "tools" / "draw.py")
+    assert spec is not None
+    assert spec.loader is not None
+    draw = module_from_spec(spec)
+    spec.loader.exec_module(draw)
+    assert (ROOT / "docs" / "before_after.svg").read_text() == draw.picture(), "run python tools/draw.py"
+
+
+def test_the_readme_lists_every_pass_every_target_and_every_page():
+    text = (ROOT / "README.md").read_text()
+    listed = re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)
+    assert set(registry.BUILT_IN) <= set(listed)
+    for name in (*target_names(), *(f"docs/{page.name}" for page in PAGES[1:])):
+        assert name in text, f"README.md does not mention {name}"
+
+
+def test_no_page_names_a_folder_of_one_machine():
+    for page in PAGES:
+        assert not re.search(r"(?<![\w.])/(?:home|root|tmp|usr|work|opt)/", page.read_text()), page.name
