@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnx import checker, defs, helper, shape_inference
 
@@ -13,6 +13,7 @@ from qir.types import UNKNOWN, ScalarType, TensorType, Type, from_proto, to_prot
 
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
+    from qir.weights import Weight
 
 SMALL = 64
 """A constant of at most this many elements may hold a shape, so inference sees its data."""
@@ -75,18 +76,41 @@ def _type_variable(schema: defs.OpSchema, port: int) -> str:
     return str(schema.inputs[min(port, len(schema.inputs) - 1)].type_str)
 
 
+_KNOWN: dict[Any, list[Type]] = {}
+"""What ONNX inferred before: layers repeat, and every pass that verifies asks for all types again."""
+
+
 def _by_schema(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    _check_trusted(node)
+    if any(value is not None and value.weight is not None and _is_small(value.weight) for value in node.operands):
+        return _ask_onnx(node, types)
+    key = (node.op, tuple(node.attrs.items()), tuple(types), len(node.results))
+    try:
+        known = _KNOWN.get(key)
+    except TypeError:  # an attribute is an array
+        return _ask_onnx(node, types)
+    if known is None:
+        if len(_KNOWN) > 20_000:
+            _KNOWN.clear()
+        known = _KNOWN[key] = _ask_onnx(node, types)
+    return list(known)
+
+
+def _is_small(weight: Weight) -> bool:
+    return not weight.paths and weight.data is not None and weight.array.size <= SMALL
+
+
+def _ask_onnx(node: Node, types: Sequence[Type | None]) -> list[Type]:
     from qir.proto import node_proto, tensor_of
 
-    _check_trusted(node)
     schema = node.definition.schema
     names = ["" if type is None else f"i{port}" for port, type in enumerate(types)]
     results = [f"o{port}" for port in range(len(node.results))]
-    data = {}
-    for name, value in zip(names, node.operands, strict=True):
-        weight = None if value is None else value.weight
-        if weight is not None and weight.data is not None and not weight.paths and weight.array.size <= SMALL:
-            data[name] = tensor_of(value)
+    data = {
+        name: tensor_of(value)
+        for name, value in zip(names, node.operands, strict=True)
+        if value is not None and value.weight is not None and _is_small(value.weight)
+    }
     try:
         inferred = shape_inference.infer_node_outputs(
             schema,

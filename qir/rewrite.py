@@ -7,7 +7,7 @@ A rule is a function from a node to the value that replaces its result (a list o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from qir.errors import Loc, QirError
 from qir.graph import Graph, Node, Value
@@ -68,15 +68,15 @@ def rewrite(graph: Graph, rules: Mapping[str, Rule]) -> Outcome:
         rule = None if node.erased else rules.get(node.op)
         if rule is None:
             continue
-        note = Note.of(node, getattr(rule, "__name__", str(rule)))
         missed.pop(node, None)
         new, added = _apply(rule, node, graph)
         if isinstance(new, Miss):
-            missed[node] = replace(note, reason=new.reason)
+            missed[node] = Note.of(node, new.reason)
         elif new is not None:
+            name = getattr(rule, "__name__", str(rule))
             if len(outcome.done) >= budget:
-                raise QirError(f"{note.reason} does not settle: {budget} rewrites and no end", node)
-            outcome.done.append(note)
+                raise QirError(f"{name} does not settle: {budget} rewrites and no end", node)
+            outcome.done.append(Note.of(node, name))
             around = _substitute(graph, node, [new] if isinstance(new, Value) else list(new))
             again = [other for other in dict.fromkeys([*added, *around]) if other not in pending]
             pending.update(again)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import ml_dtypes
 import numpy as np
@@ -141,8 +142,9 @@ def _parse_dim(text: str) -> Dim:
     raise ValueError(f"{text!r} is not a dimension")
 
 
+@lru_cache(maxsize=4096)
 def to_proto(type: Type) -> TypeProto:
-    """The ONNX type; an unknown dtype becomes an empty TypeProto."""
+    """The ONNX type, not to be changed; an unknown dtype becomes an empty TypeProto."""
     if type.dtype is None:
         return TypeProto()
     shape = None if type.shape is None else list(type.shape)
