@@ -17,6 +17,7 @@ from qir.backends.torch_emissions import (
 )
 from qir.errors import QirError
 from qir.graph import Node
+from qir.types import NAMES, NUMPY
 
 
 @emits("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
@@ -96,6 +97,12 @@ def axis_size(node: Node) -> Emission:
 def contiguous(node: Node) -> Emission:
     """Tensor.contiguous."""
     return call(torch.Tensor.contiguous, node.operands[0])
+
+
+@emits("Cast")
+def cast(node: Node) -> Emission:
+    """Tensor.to."""
+    return call(torch.Tensor.to, node.operands[0], getattr(torch, NUMPY[NAMES[node.attr("to")]].name))
 
 
 @emits("Identity")

@@ -105,8 +105,10 @@ def layer_norm(build: Builder, input: Value, normalized_shape: Any, weight: Any 
                eps: float = 1e-5, cudnn_enable: bool = True) -> Value:  # fmt: skip
     """LayerNormalization over the last axes."""
     known(weight is not None, "a layer norm without scale")
+    scale = build.value(weight)
+    known(scale is not None and scale.type.static is not None, "a layer norm whose scale has an unknown shape")
     shape = numbers(normalized_shape, 1) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    return build("LayerNormalization", input, weight, bias, axis=-len(shape), epsilon=eps)
+    return build("LayerNormalization", input, scale, bias, axis=-len(shape), epsilon=eps)
 
 
 @lowers(F.group_norm, nn.GroupNorm, torch.group_norm)

@@ -12,6 +12,7 @@ of Tensor (`Tensor.relu`) or, by its full name, a function of a package that nee
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ import torch
 
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
+from qir.types import DTYPES as ONNX_DTYPES
 from qir.types import NAMES as ONNX_NAMES
-from qir.types import NUMPY, TensorType
+from qir.types import NUMPY, ScalarType, TensorType
 from qir.weights import Weight
 
 Spelling = Callable[..., Any] | type | str
@@ -34,6 +36,7 @@ DTYPES = {
     torch.float8_e4m3fn: "f8e4m3fn", torch.float8_e5m2: "f8e5m2",
     torch.float8_e4m3fnuz: "f8e4m3fnuz", torch.float8_e5m2fnuz: "f8e5m2fnuz",
 }  # fmt: skip
+TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 assert set(DTYPES.values()) <= set(ONNX_NAMES.values())
 
 
@@ -174,6 +177,30 @@ def known(condition: bool, reason: str) -> None:
     """Raise Unlowered with `reason` unless `condition`."""
     if not condition:
         raise Unlowered(reason)
+
+
+def agreed(build: Builder, *operands: Any) -> list[Any]:
+    """The operands, cast to the dtype in which torch computes where tensors of known dtypes differ."""
+    types = [value.type if isinstance(value, Value) else ScalarType(type(value).__name__) for value in operands]
+    tensors = [type for type in types if isinstance(type, TensorType)]
+    dtypes = {type.dtype for type in tensors}
+    kinds = {type.kind for type in types if isinstance(type, ScalarType)}
+    whole = all(dtype == "bool" or (dtype or "f")[0] in "iu" for dtype in dtypes)
+    promotes = len(dtypes) > 1 or (whole and "float" in kinds) or "bool" in dtypes
+    if None in dtypes or not promotes:
+        return list(operands)
+    known(len(tensors) == 1 or all(type.rank for type in tensors), "tensors of different dtypes without axes")
+    found = reduce(torch.promote_types, (TORCH_DTYPES[dtype] for dtype in dtypes if dtype is not None))
+    if whole and "float" in kinds:
+        found = torch.get_default_dtype()
+    elif "int" in kinds:
+        found = torch.promote_types(found, torch.int64)
+    known(found != torch.bool, "arithmetic on booleans")
+    to = DTYPES[found]
+    return [
+        build("Cast", value, to=ONNX_DTYPES[to]) if isinstance(type, TensorType) and type.dtype != to else value
+        for value, type in zip(operands, types, strict=True)
+    ]
 
 
 def make_weight(tensor: torch.Tensor, paths: tuple[str, ...], persistent: bool) -> Weight:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qir.frontends.torch_lowerings import Builder, Lowering, Unlowered, known, lowers
+from qir.frontends.torch_lowerings import Builder, Lowering, Unlowered, agreed, known, lowers
 from qir.graph import Value
 from qir.types import ScalarType
 
@@ -44,7 +44,7 @@ for _op, _names in {
 def _scaled(build: Builder, op: str, input: Any, other: Any, alpha: Any) -> Value:
     known(isinstance(alpha, int | float), "a computed alpha")
     if alpha == 1:
-        return build(op, input, other)
+        return build(op, *agreed(build, input, other))
     known(isinstance(other, Value), "alpha with a number")
     return build("qir.ScaledAdd", input, other, alpha=float(alpha if op == "Add" else -alpha))
 
@@ -65,13 +65,13 @@ def sub(build: Builder, input: Any, other: Any, *, alpha: Any = 1) -> Value:
 def rsub(build: Builder, input: Any, other: Any, alpha: Any = 1) -> Value:
     """Sub the other way round."""
     known(alpha == 1, "rsub with alpha")
-    return build("Sub", other, input)
+    return build("Sub", *agreed(build, other, input))
 
 
 @lowers(operator.mul, operator.imul, torch.mul, torch.multiply, "Tensor.mul", "Tensor.multiply")
 def mul(build: Builder, input: Any, other: Any) -> Value:
     """Mul."""
-    return build("Mul", input, other)
+    return build("Mul", *agreed(build, input, other))
 
 
 @lowers(operator.truediv, operator.itruediv, torch.div, torch.divide, torch.true_divide, "Tensor.div", "Tensor.divide",
@@ -82,7 +82,7 @@ def div(build: Builder, input: Any, other: Any, *, rounding_mode: str | None = N
     dtypes = [value.type.dtype for value in (input, other) if isinstance(value, Value) and value.type.dtype]
     scalars = all(isinstance(v, int | float) or isinstance(v.type, ScalarType) for v in (input, other))
     known(not scalars and (not dtypes or any(dtype[0] in "fbc" for dtype in dtypes)), "true division of integers")
-    return build("Div", input, other)
+    return build("Div", *agreed(build, input, other))
 
 
 @lowers(operator.pow, operator.ipow, torch.pow, "Tensor.pow")
@@ -100,13 +100,13 @@ def square(build: Builder, input: Value) -> Value:
 @lowers(torch.maximum, "Tensor.maximum")
 def maximum(build: Builder, input: Value, other: Value) -> Value:
     """Max."""
-    return build("Max", input, other)
+    return build("Max", *agreed(build, input, other))
 
 
 @lowers(torch.minimum, "Tensor.minimum")
 def minimum(build: Builder, input: Value, other: Value) -> Value:
     """Min."""
-    return build("Min", input, other)
+    return build("Min", *agreed(build, input, other))
 
 
 @lowers(torch.clamp, torch.clip, "Tensor.clamp", "Tensor.clip")
@@ -129,7 +129,8 @@ def matmul(build: Builder, input: Value, other: Value) -> Value:
 
 def _binary(op: str, *spellings: Any) -> None:
     def lowering(build: Builder, input: Any, other: Any) -> Value:
-        return build(op, input, other)
+        logical = op in ("And", "Or", "Xor")
+        return build(op, *((input, other) if logical else agreed(build, input, other)))
 
     lowering.__name__ = op.lower()
     lowers(*spellings)(lowering)
@@ -143,17 +144,24 @@ for _op, _names in {
     _binary(_op, *_spellings, *([getattr(operator, _names.split()[0])] if hasattr(operator, _names.split()[0]) else []))
 
 
+@lowers("Tensor.eq_", "Tensor.gt_", "Tensor.greater_", "Tensor.ge_", "Tensor.greater_equal_", "Tensor.lt_",
+        "Tensor.less_", "Tensor.le_", "Tensor.less_equal_")  # fmt: skip
+def compare_in_place(build: Builder, input: Any, other: Any) -> Value:
+    """Not lowered: the tensor keeps its dtype."""
+    raise Unlowered("a comparison in place")
+
+
 @lowers(torch.where)
 def where(build: Builder, condition: Value, input: Any = None, other: Any = None) -> Value:
     """Where."""
     known(input is not None and other is not None, "where with a condition alone")
-    return build("Where", condition, input, other)
+    return build("Where", condition, *agreed(build, input, other))
 
 
 @lowers("Tensor.where")
 def tensor_where(build: Builder, input: Value, condition: Value, other: Any) -> Value:
     """Where, called on the value for true."""
-    return build("Where", condition, input, other)
+    return build("Where", condition, *agreed(build, input, other))
 
 
 # -- reductions ------------------------------------------------------------------------------------------------------

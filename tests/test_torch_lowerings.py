@@ -1,0 +1,118 @@
+"""Every spelling in the table of torch lowerings, against torch and against ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+import qir
+import qir.frontends.torch_fx
+from qir.backends.onnx_qdq import executor
+from qir.frontends.torch_lowerings import lowers
+from qir.verify import verify
+from tests.comparing import same
+from tests.lowered_calls import CALLS, ELSEWHERE, LAYERS, OTHER_ARGUMENTS, SPELLED, Call
+
+Model = tuple[nn.Module, list[Tensor]]
+
+
+def traced(kind: str, target: Any, given: Call, in_place: bool) -> Model:
+    """One call as a model, which also returns what an in-place call changed."""
+    graph, inputs = fx.Graph(), []
+
+    def placed(argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            inputs.append(argument)
+            return graph.placeholder(f"x{len(inputs)}")
+        if isinstance(argument, list | tuple) and argument and isinstance(argument[0], Tensor):
+            return [placed(item) for item in argument]
+        return argument
+
+    args = tuple(map(placed, given.args))
+    kwargs = {key: placed(value) for key, value in given.kwargs.items()}
+    made = graph.create_node(kind, target, args, kwargs)
+    graph.output((made, args[0]) if in_place else made)
+    return fx.GraphModule(nn.Module(), graph), inputs
+
+
+def spellings() -> Iterator[tuple[str, str, Any, list[Call], bool]]:
+    """Name, kind, target and calls of every function and method, in-place twins included."""
+    for spelling, lowering in lowers.table.items():
+        if isinstance(spelling, type) or spelling in ELSEWHERE:
+            continue
+        calls = [] if spelling in OTHER_ARGUMENTS else CALLS[lowering.__name__]
+        calls = [*calls, *SPELLED.get(spelling, [])]
+        if isinstance(spelling, str):
+            method = spelling.removeprefix("Tensor.")
+            yield spelling, "call_method", method, calls, spelling.endswith("_") and not spelling.endswith("__")
+            if hasattr(Tensor, f"{method}_") and f"{spelling}_" not in lowers.table:
+                yield f"{spelling}_", "call_method", f"{method}_", calls, True
+        else:
+            name = f"{spelling.__module__}.{spelling.__name__}"
+            yield name, "call_function", spelling, calls, spelling.__module__ == "_operator" and name[10] == "i"
+            if isinstance(spelling, type(pytest.fixture)) and "inplace" in spelling.__code__.co_varnames:
+                twins = [Call(given.args, {**given.kwargs, "inplace": True}) for given in calls]
+                yield f"{name}(inplace)", "call_function", spelling, twins, True
+
+
+def models(with_twins: bool) -> Iterator[Any]:
+    for name, kind, target, calls, in_place in spellings():
+        for number, given in enumerate(calls if with_twins or not in_place else ()):
+            model, inputs = traced(kind, target, given, in_place)
+            if runs(model, inputs) or not in_place:  # torch refuses in place what would change the dtype or the shape
+                yield pytest.param(model, inputs, id=f"{name}-{number}")
+    for kind, cases in LAYERS.items():
+        for number, (options, value) in enumerate(cases):
+            torch.manual_seed(0)
+            yield pytest.param(nn.Sequential(kind(**options)).eval(), [value], id=f"nn.{kind.__name__}-{number}")
+
+
+def runs(model: nn.Module, inputs: list[Tensor]) -> bool:
+    try:
+        model(*cloned(inputs))
+    except RuntimeError:
+        return False
+    return True
+
+
+def cloned(inputs: list[Tensor]) -> list[Tensor]:
+    return [value.clone() for value in inputs]
+
+
+def each(with_twins: bool) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(("model", "inputs"), list(models(with_twins)))
+
+
+def test_every_spelling_is_called() -> None:
+    functions = {target if kind == "call_function" else f"Tensor.{target}" for _, kind, target, _, _ in spellings()}
+    assert not set(lowers.table) - functions - set(LAYERS) - ELSEWHERE
+    assert all(calls for _, _, _, calls, _ in spellings())
+
+
+@each(with_twins=True)
+@pytest.mark.parametrize(
+    "typed", [pytest.param(False, marks=pytest.mark.slow, id="symbolic"), pytest.param(True, id="typed")]
+)
+def test_emitted_call_is_torchs(model: nn.Module, inputs: list[Tensor], typed: bool) -> None:
+    module = qir.prepare_model(model, example_inputs=inputs if typed else None)
+    assert same(module(*cloned(inputs)), model(*cloned(inputs)))
+
+
+@pytest.mark.slow
+@each(with_twins=False)
+def test_call_means_the_same_in_onnx(model: nn.Module, inputs: list[Tensor]) -> None:
+    graph = qir.import_model(model, inputs)
+    if any(node.op == "GroupNormalization" for node in graph.nodes()):
+        pytest.skip("ONNX infers no shape for GroupNormalization")
+    verify(graph)
+    assert not [node.op for node in graph.nodes() if node.definition.opaque]
+    qir.Pipeline.parse("legalize-onnx").run(graph)
+    expected = model(*cloned(inputs)).detach().numpy()
+    (found,) = executor(graph)([value.numpy() for value in inputs])
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6, strict=True)
