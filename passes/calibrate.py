@@ -13,7 +13,7 @@ from qir.attributes import Port
 from qir.encodings import Encoding, ProductEncoding
 from qir.errors import QirError
 from qir.evaluate import Executor, reference
-from qir.facts import CALIBRATED, QUANTIZERS_INSERTED
+from qir.facts import CALIBRATED, COMPOSITES_EXPANDED, QUANTIZERS_INSERTED
 from qir.graph import Graph, Node, Value
 from qir.pipeline import Pass
 from qir.progress import track
@@ -51,6 +51,7 @@ class Calibrate(Pass, name="calibrate"):
 
     needs = (QUANTIZERS_INSERTED,)
     gives = (CALIBRATED,)
+    breaks = (COMPOSITES_EXPANDED,)
     numerics = "changes"
 
     method: Literal["min-max"] = "min-max"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.facts import CALIBRATED, ONNX_LEGAL, computes
+from qir.facts import CALIBRATED, COMPOSITES_EXPANDED, computes
 from qir.fusion import KERNELS, clamp_obstacle, dequantized, is_quantized, kernel_before, sole_reader
 from qir.graph import Graph, Node, Value
 from qir.integer import DOMAIN
@@ -38,7 +38,7 @@ class FuseInteger(Pass, name="fuse-integer"):
         }
     """
 
-    needs = (ONNX_LEGAL, CALIBRATED)
+    needs = (CALIBRATED, COMPOSITES_EXPANDED)
     numerics = "rounds"
 
     target: str = "ort-x86"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from qir.encodings import Encoding, ProductEncoding
+from qir.errors import QirError
 from qir.facts import CALIBRATED, FUNCTIONALS_LIFTED, MODULES_UNROLLED, QUANTIZERS_INSERTED, computes, is_quantizer
 from qir.graph import Graph, Node, Use, Value
 from qir.names import Paths
@@ -60,7 +61,15 @@ class InsertQuantizers(Pass, name="insert-quantizers"):
         """Insert the quantizers, and say of every operator left in float why."""
         placement = _Placement(graph, target(self.target), self.per_channel)
         placement.run()
+        if not placement.integer:
+            raise self._nothing(placement.outcome)
         return placement.outcome
+
+    def _nothing(self, outcome: Outcome) -> QirError:
+        reasons = sorted({f"{note.op}: {note.reason}" for note in outcome.missed})
+        message = f"{self.target} computes nothing of this graph with integers"
+        help = "import the model with example inputs, so that dtypes are known, or choose another target"
+        return QirError(message, stage=self.name, snippet="\n".join(reasons[:20]) or None, help=help)
 
 
 @dataclass

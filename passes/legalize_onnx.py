@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.expansions import exists_at, expansion_of
-from qir.facts import is_quantizer
+from qir.facts import COMPOSITES_EXPANDED, is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.infer import infer_types, promoted_types
 from qir.names import Paths
@@ -40,6 +40,7 @@ class LegalizeOnnx(Pass, name="legalize-onnx"):
         }
     """
 
+    gives = (COMPOSITES_EXPANDED,)
     numerics = "rounds"
 
     opset: int = 21

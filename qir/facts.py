@@ -55,17 +55,19 @@ def _not_calibrated(graph: Graph) -> Iterator[Node]:
     return (node for node in graph.nodes() if is_quantizer(node) and not node.attrs["encoding"].calibrated)
 
 
-def _not_qdq(graph: Graph) -> Iterator[Node]:
-    return (node for node in graph.nodes() if node.op.startswith("qir.") or node.op.startswith("torch."))
+def _not_expanded(graph: Graph) -> Iterator[Node]:
+    for node in graph.nodes():
+        if node.op.startswith("qir.") and not (is_quantizer(node) and not node.attrs["encoding"].calibrated):
+            yield node
 
 
 FUNCTIONALS_LIFTED = Fact("functionals-lifted", "a layer for every computation", _not_lifted)
 MODULES_UNROLLED = Fact("modules-unrolled", "one call for every layer", _not_unrolled)
 QUANTIZERS_INSERTED = Fact("quantizers-inserted", "quantizers", _not_inserted)
 CALIBRATED = Fact("calibrated", "a scale for every quantizer", _not_calibrated)
-ONNX_LEGAL = Fact("onnx-legal", "operators of ONNX only", _not_qdq)
+COMPOSITES_EXPANDED = Fact("composites-expanded", "no composites and no calibrated quantizers", _not_expanded)
 
-FACTS = (FUNCTIONALS_LIFTED, MODULES_UNROLLED, QUANTIZERS_INSERTED, CALIBRATED, ONNX_LEGAL)
+FACTS = (FUNCTIONALS_LIFTED, MODULES_UNROLLED, QUANTIZERS_INSERTED, CALIBRATED, COMPOSITES_EXPANDED)
 
 
 def held_by(graph: Graph, facts: Iterable[Fact] = FACTS) -> frozenset[Fact]:

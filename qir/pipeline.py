@@ -116,6 +116,8 @@ class Pipeline:
         later = next((other.name for other in self.passes[position + 1 :] if fact in other.gives), None)
         if later:
             help = f"move {later!r} before {step.name!r}"
+        elif broke and givers and any(other.name == givers[0] for other in before):
+            help = f"put {broke!r} before {givers[0]!r}, or {givers[0]!r} again after it"
         else:
             help = f"put {givers[0]!r} before it" if givers else f"the graph must come with {fact.meaning}"
         return QirError(message, stage="pipeline", snippet=caret(str(self), column, len(step.name)), help=help)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from qir.errors import Loc, QirError
 from qir.graph import Graph, Node, Value
+from qir.ops import definition
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,10 @@ class Outcome:
 def rewrite(graph: Graph, rules: Mapping[str, Rule]) -> Outcome:
     """Apply `rules` (by operator name) until none applies, visiting what a change touches and nothing else.
 
-    Raises QirError, with the rule's name, when the rules do not settle.
+    Raises QirError for a name that no operator has, and, with the rule's name, when the rules do not settle.
     """
+    for op in rules:
+        definition(op)
     outcome = Outcome()
     work = list(reversed(graph.nodes()))
     pending = set(work)
@@ -76,13 +79,18 @@ def rewrite(graph: Graph, rules: Mapping[str, Rule]) -> Outcome:
             name = getattr(rule, "__name__", str(rule))
             if len(outcome.done) >= budget:
                 raise QirError(f"{name} does not settle: {budget} rewrites and no end", node)
-            outcome.done.append(Note.of(node, name))
+            outcome.done.append(Note.of(node, _became(added)))
             around = _substitute(graph, node, [new] if isinstance(new, Value) else list(new))
             again = [other for other in dict.fromkeys([*added, *around]) if other not in pending]
             pending.update(again)
             work += reversed(again)
     outcome.missed += (note for node, note in missed.items() if not node.erased)
     return outcome
+
+
+def _became(added: Sequence[Node]) -> str:
+    """What a rewrite made of a node, as `qir explain` shows it."""
+    return f"becomes {' + '.join(node.op for node in added)}" if added else "is replaced by a value that is already there"
 
 
 def _apply(rule: Rule, node: Node, graph: Graph) -> tuple[Value | Sequence[Value] | Miss | None, list[Node]]:

@@ -144,9 +144,10 @@ class SameNumbers(Watcher):
         size = max((float(np.max(np.abs(a), initial=0)) for a in self._before), default=0.0)
         allowed = {"exact": 0.0, "rounds": self.rounding * max(size, 1e-30), "changes": np.inf}[step.numerics]
         if gap > allowed:
-            node, name = first[0] if first else (None, "an output")
+            node, name = first[0] if first else (None, "")
             message = f"{step.name} claims to be {step.numerics!r} but an output differs by {gap:g}"
-            raise QirError(message, node, stage="same numbers", help=f"the first value that differs is %{name}")
+            raise QirError(message, node, stage="same numbers", 
+                           help=f"the first value that differs is %{name}" if name else None)  # fmt: skip
 
 
 def _apart(a: Any, b: Any) -> float:
