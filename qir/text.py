@@ -161,8 +161,9 @@ def _encodings_in(value: Any) -> Iterator[Encoding]:
 
 def _statement(node: Node, shown: Mapping[Value | None, str], encodings: Names) -> str:
     results = node.results
-    head = f"{', '.join([shown[value] for value in results])} = {word(node.op, OPERATOR)}"
-    parts = [head, ", ".join([shown[value] for value in node.operands])] if node.operands else [head]
+    parts = [f"{', '.join([shown[value] for value in results])} = {word(node.op, OPERATOR)}"]
+    if operands := node.operands:
+        parts.append(", ".join([shown[value] for value in operands]))
     if node.attrs:
         parts.append(f"{{{attributes(node, encodings)}}}")
     parts += [":", ", ".join([str(value.type) for value in results])]
