@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from qir.attributes import Port, Symbol, TrainingMode
 from qir.backends import (  # noqa: F401  (they fill the table)
@@ -52,7 +53,7 @@ def executor(graph: Graph) -> Runner:
         with torch.no_grad():
             returned = module(*(torch.from_numpy(np.ascontiguousarray(array)) for array in inputs))
         flat = [returned] if isinstance(returned, torch.Tensor) else list(returned)
-        return [tensor.numpy() for tensor in flat]
+        return [tensor.detach().numpy() for tensor in flat]
 
     return run
 
@@ -94,6 +95,9 @@ class _Emitter:
         for path in sorted(self.unread):  # an fx module keeps only what its code reads
             self.fx.get_attr(path)
         self.fx.output(self._arranged(self.graph.structure))
+        if self.graph.signature is not None:
+            names, spec = self.graph.signature
+            self.fx.set_codegen(_PyTreeCodeGen(_PyTreeInfo(names, spec, None)))
         module = fx.GraphModule(self.root, self.fx, _identifier(self.graph.name))
         return module.eval()
 
@@ -233,13 +237,20 @@ class _Emitter:
             match part:
                 case Port(index):
                     return outputs[index]
+                case dict() if type(part) is not dict:
+                    return self.fx.call_function(type(part), (), {key: arrange(item) for key, item in part.items()})
                 case dict():
                     return {key: arrange(item) for key, item in part.items()}
                 case tuple() | list():
-                    return type(part)(map(arrange, part))
+                    return _same_kind(part, map(arrange, part))
             return part
 
         return arrange(structure)
+
+
+def _same_kind(sequence: Any, items: Any) -> Any:
+    """`items` in a container of the sequence's kind, named tuples included."""
+    return type(sequence)(*items) if hasattr(sequence, "_fields") else type(sequence)(items)
 
 
 def _method(target: Any) -> str | None:

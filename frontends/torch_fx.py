@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,23 +39,29 @@ from qir.frontends.torch_lowerings import (
     make_weight,
     type_of_tensor,
 )
-from qir.frontends.torch_trace import TrainingFlag, trace, users_line
+from qir.frontends.torch_trace import TrainingFlag, nothing_whole, trace, users_line
 from qir.graph import Graph, Node, Value
 from qir.types import UNKNOWN, TensorType, Type
 
 
 def import_torch(
-    model: nn.Module, example_inputs: Sequence[Any] | None = None, *, batch: str | None = "batch"
+    model: nn.Module,
+    example_inputs: Sequence[Any] | None = None,
+    *,
+    batch: str | None = "batch",
+    whole: Callable[[nn.Module], bool] = nothing_whole,
+    concrete: Mapping[str, Any] | None = None,
 ) -> Graph:
     """The graph of `model`, weights by reference, one node for every call of a layer or function.
 
     `example_inputs` (positional arguments) give the inputs their types, axis 0 becoming the symbol `batch` where all
     of them agree on its size; without them types stay unknown. Arguments of forward that have a default and no example
-    keep the default. The model is not changed. A call that nothing lowers
-    becomes an opaque node. Raises QirError when the model can not be traced, pointing at the user's line.
+    keep the default; `concrete` fixes others by name. Modules of which `whole` is true stay opaque. The model is not
+    changed. A call that nothing lowers becomes an opaque node. Raises QirError when the model can not be traced,
+    pointing at the user's line.
     """
     given = None if example_inputs is None else len(example_inputs)
-    return _Importer(model, trace(model, given), example_inputs, batch).run()
+    return _Importer(model, trace(model, given, whole, concrete), example_inputs, batch, whole).run()
 
 
 @dataclass
@@ -66,6 +72,7 @@ class _Importer:
     traced: fx.GraphModule
     example_inputs: Sequence[Any] | None
     batch: str | None
+    whole: Callable[[nn.Module], bool]
     graph: Graph = field(default_factory=Graph)
     known: dict[fx.Node, Any] = field(default_factory=dict)
     weights: dict[int, Value] = field(default_factory=dict)
@@ -249,7 +256,7 @@ class _Importer:
         path = str(node.target)
         layer = self.traced.get_submodule(path)
         args, kwargs = self._arguments(node)
-        lowering = None if is_special(layer) else lowers.of_layer(layer)
+        lowering = None if is_special(layer) or self.whole(layer) else lowers.of_layer(layer)
         build = self._builder()
         result = None
         if lowering is not None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
+from torch.overrides import TorchFunctionMode
 
 from qir.errors import Loc, QirError
 
@@ -25,9 +27,13 @@ class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
     record_stack_traces = True
 
-    def __init__(self, fixed: Mapping[str, Any]) -> None:
+    def __init__(self, fixed: Mapping[str, Any], whole: Callable[[nn.Module], bool]) -> None:
         super().__init__()
         self.fixed = fixed
+        self.whole = whole
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return self.whole(m) or super().is_leaf_module(m, module_qualified_name)
 
     def _proxy_placeholder(self, name: str, *rest: Any) -> Any:
         return self.fixed[name] if name in self.fixed else super()._proxy_placeholder(name, *rest)
@@ -49,33 +55,73 @@ def _left_out(model: nn.Module, given: int | None) -> dict[str, Any]:
 
 @contextmanager
 def _symbolic_training(model: nn.Module) -> Iterator[None]:
-    """Inside, every module's training flag is false and can be recognized."""
+    """Inside, no module is training, and the flag of those that are not torch's own can be recognized.
+
+    Torch's layers hand theirs to compiled functions, which take nothing but a plain one.
+    """
     flags = [(module, module.training) for module in model.modules()]
     try:
         for module, _ in flags:
-            module.training = TrainingFlag(0)  # type: ignore[assignment]
+            own = type(module).__module__.startswith("torch.")
+            module.training = False if own else TrainingFlag(0)  # type: ignore[assignment]
         yield
     finally:
         for module, flag in flags:
             module.training = flag
 
 
-def trace(model: nn.Module, given: int | None = None) -> fx.GraphModule:
+def nothing_whole(module: nn.Module) -> bool:
+    """The choice that keeps no module whole."""
+    return False
+
+
+def trace(
+    model: nn.Module,
+    given: int | None = None,
+    whole: Callable[[nn.Module], bool] = nothing_whole,
+    concrete: Mapping[str, Any] | None = None,
+) -> fx.GraphModule:
     """The calls that the model makes in evaluation mode, with `given` positional arguments.
 
-    Arguments with a default that are not given keep it; when the number is not known, all that have one.
+    Arguments with a default that are not given keep it; when the number is not known, all that have one. `concrete`
+    fixes others by name. Modules of which `whole` is true are called, not looked into.
 
     Raises QirError, showing the user's line, where they depend on data.
     """
     if isinstance(model, fx.GraphModule):
         return model
     with _symbolic_training(model):
-        tracer = _Tracer(_left_out(model, given))
+        tracer = _Tracer({**_left_out(model, given), **(concrete or {})}, whole)
         try:
             graph = tracer.trace(model)
         except Exception as error:  # whatever the model's own code raises when run on proxies
             raise _untraceable(error) from error
         return fx.GraphModule(tracer.root, graph)
+
+
+class _FlagRecorder(TorchFunctionMode):
+    """Notes, for every dropout, whether it was given the module's own training flag, and hands it a plain one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[bool] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in DROPOUTS:
+            self.given.append(any(isinstance(value, TrainingFlag) for value in (*args, *kwargs.values())))
+        plain = [bool(value) if isinstance(value, TrainingFlag) else value for value in args]
+        return function(*plain, **{k: bool(v) if isinstance(v, TrainingFlag) else v for k, v in kwargs.items()})
+
+
+DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
+
+
+@contextmanager
+def recording_flags(model: nn.Module) -> Iterator[list[bool]]:
+    """Inside, the model runs with training flags that can be recognized; the list says which dropout was given one."""
+    with _symbolic_training(model), _FlagRecorder() as recorder:
+        yield recorder.given
 
 
 def _untraceable(error: Exception) -> QirError:

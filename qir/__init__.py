@@ -8,7 +8,6 @@ if not (_Path(__file__).parent / "passes").is_dir():
 
 from qir.api import Quantized as Quantized
 from qir.api import import_model as import_model
-from qir.api import prepare_model as prepare_model
 from qir.api import quantization as quantization
 from qir.api import quantize as quantize
 from qir.errors import Loc as Loc
@@ -18,4 +17,5 @@ from qir.graph import Node as Node
 from qir.graph import Value as Value
 from qir.pipeline import Pass as Pass
 from qir.pipeline import Pipeline as Pipeline
+from qir.preparation import prepare_model as prepare_model
 from qir.text import parse as parse

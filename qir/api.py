@@ -12,18 +12,16 @@ import numpy as np
 from qir.errors import QirError
 from qir.graph import Graph
 from qir.pipeline import Pipeline
+from qir.preparation import PREPARE
 from qir.rewrite import Note
 from qir.targets import Target
 from qir.targets import target as profile_of
 
 if TYPE_CHECKING:
     import onnx
-    from torch import fx, nn
+    from torch import fx
 
     from qir.passes.calibrate import Batch
-
-PREPARE = "lift-functionals,unroll-modules"
-"""The pipeline of `prepare_model`."""
 
 
 def import_model(model: Any, example_inputs: Sequence[Any] | None = None) -> Graph:
@@ -46,19 +44,6 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None = None) -> Gra
         f"a {type(model).__name__} is no model that qir reads",
         help="give a torch.nn.Module, an onnx.ModelProto or a path",
     )
-
-
-def prepare_model(model: nn.Module, *, example_inputs: Sequence[Any] | None = None) -> fx.GraphModule:
-    """A module with the outputs of `model`, bit for bit, in which every computation is a layer called once.
-
-    Functional calls become layers `module_<call>` of the module whose forward makes them; the second and later calls of
-    a layer become `module_<layer>_<n>`, sharing its weights. State has the keys of the model's. The model is not
-    changed, and shares no memory with the result.
-    """
-    from qir.backends.torch_module import emit_torch
-
-    prepared = emit_torch(Pipeline.parse(PREPARE).run(import_model(model, example_inputs)))
-    return prepared.train(model.training)
 
 
 def quantization(

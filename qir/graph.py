@@ -175,7 +175,8 @@ class Graph:
     """A function from `inputs` to `outputs`.
 
     `structure` arranges the outputs as the model returns them: a nest of tuples, lists and dicts with the `Port` of an
-    output at each leaf. Two graphs are equal when they print the same, weights compared by content.
+    output at each leaf; `signature` is the frontend's own description of how the model takes its inputs, None where
+    they are plain positional arguments. Two graphs are equal when they print the same, weights compared by content.
     """
 
     def __init__(self, name: str = "main") -> None:
@@ -184,6 +185,7 @@ class Graph:
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
         self.structure: Any = None
+        self.signature: Any = None
         self.added: list[Node] | None = None
         """Where `add` notes the new nodes, when a rewriter wants to know them."""
 
@@ -353,6 +355,7 @@ class Graph:
         twin.inputs = [twins[value] for value in self.inputs]
         twin.outputs = [twins[value] for value in self.outputs]
         twin.structure = deepcopy(self.structure)
+        twin.signature = self.signature
         return twin, twins
 
     def __str__(self) -> str:

@@ -90,7 +90,9 @@ def rewrite(graph: Graph, rules: Mapping[str, Rule]) -> Outcome:
 
 def _became(added: Sequence[Node]) -> str:
     """What a rewrite made of a node, as `qir explain` shows it."""
-    return f"becomes {' + '.join(node.op for node in added)}" if added else "is replaced by a value that is already there"
+    if not added:
+        return "is replaced by a value that is already there"
+    return f"becomes {' + '.join(node.op for node in added)}"
 
 
 def _apply(rule: Rule, node: Node, graph: Graph) -> tuple[Value | Sequence[Value] | Miss | None, list[Node]]:
