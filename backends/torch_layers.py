@@ -88,7 +88,7 @@ def batch_normalization(node: Node) -> Emission:
         momentum = node.host.momentum
     if not owned(node, weight=1, bias=2, running_mean=3, running_var=4):
         return layer(modules.BatchNorm(epsilon, momentum), *node.operands, _counter(mean))
-    kinds = {3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+    kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
     known = type(node.host) if node.host is not None else kinds.get(x.type.rank or 0, nn.BatchNorm2d)
     module = known(scale.type.static[0], eps=epsilon, momentum=momentum, device="meta")
     return layer(module, x, weight=scale, bias=bias, running_mean=mean, running_var=variance,
@@ -149,7 +149,11 @@ def max_pool(node: Node) -> Emission:
     kind: Any = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[len(kernel) - 1]
     module = kind(kernel, spatial(node, "strides", 1), pads or 0, spatial(node, "dilations", 1),
                   ceil_mode=bool(node.attr("ceil_mode")))  # fmt: skip
-    return layer(module if pads is not None else nn.Sequential(padded(node, -torch.inf), module), node.operands[0])
+    if pads is None:
+        module = nn.Sequential(padded(node, -torch.inf), module)
+    integers = node.operands[0].type.dtype in ("u8", "i8")
+    in_float = integers and (pads is None or len(kernel) == 1)
+    return layer(modules.InFloat(module) if in_float else module, node.operands[0])
 
 
 @emits("AveragePool")

@@ -45,6 +45,19 @@ REORDERED: dict[Any, Any] = {
 }  # fmt: skip
 """ATen operators whose arguments come in another order than those of the function that they implement."""
 
+_REGIONS: dict[str, Any] = {
+    "wrap_with_set_grad_enabled": lambda enabled, body, *operands: (body, operands, enabled),
+    "wrap_with_autocast": lambda device, dtype, enabled, cache, body, *operands: (
+        (body, operands, True) if not enabled else _no_autocast()
+    ),
+}
+"""Blocks under a context that torch.export keeps as one call: their calls, their operands, whether gradients pass."""
+
+
+def _no_autocast() -> Any:
+    raise QirError("a part of the model runs under autocast", stage="import", help="keep that module whole")
+
+
 CHECKS = ("_assert", "sym_constrain_range", "_check")
 FOLLOWS = {aten.dropout.default: F.dropout, aten.feature_dropout.default: F.dropout2d}
 
@@ -233,6 +246,9 @@ class _Importer:
         if target is operator.getitem and isinstance(args[0], list | tuple):
             self.known[node] = args[0][args[1]]
             return
+        if name in _REGIONS:
+            self.known[node] = self._region(node, *_REGIONS[name](*args))
+            return
         mutates = isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
         build = Builder(self.graph, self._literal)
         result = self._lowered(build, node, target, args, kwargs)
@@ -242,6 +258,33 @@ class _Importer:
         self.known[node] = result
         if mutates:
             self._overwrite(node, args[0], result)
+
+    def _region(self, node: fx.Node, body: fx.GraphModule, operands: Sequence[Any], gradients: bool) -> list[Any]:
+        """The results of a block of calls that ran under a context; without gradients, cut off from them."""
+        returned: Any = ()
+        arguments = iter(operands)
+        for inner in body.graph.nodes:
+            self.position[inner] = self.position[node]
+            if inner.op == "placeholder":
+                self.known[inner] = next(arguments)
+            elif inner.op == "get_attr":
+                self.known[inner] = getattr(body, str(inner.target))
+            elif inner.op == "output":
+                returned = self._resolve(inner.args[0])
+            else:
+                self._call(inner)
+        if gradients:
+            return list(returned)
+        return [self._detached(node, value) for value in returned]
+
+    def _detached(self, node: fx.Node, value: Any) -> Any:
+        if not isinstance(value, Value) or value.type.dtype is None or value.type.dtype[0] not in "fbc":
+            return value
+        build = Builder(self.graph, self._literal)
+        result = self._whole(build, aten.detach.default, [value], {})
+        result.type = value.type
+        self.in_order += build.added
+        return result
 
     def _literal(self, tensor: torch.Tensor) -> Value:
         return self._weight(tensor, "c", constant=True)
@@ -286,8 +329,10 @@ class _Importer:
             if known != UNKNOWN:
                 result.type = known
         main = main_node(build.added, layer) if layer else None
-        if main is not None:
+        if main is not None and layer is not None:
             main.module = layer
+            if isinstance(self.model, nn.Module) and not main.definition.opaque:
+                main.host = self.model.get_submodule(layer)
         self.in_order += build.added
 
     def _stack(self, node: fx.Node) -> list[tuple[str, str]]:
@@ -321,7 +366,7 @@ class _Importer:
         for other in aliases(changed):
             if self.known.get(other) is target:
                 self.known[other] = result
-            elif other is not node and any(self.position[user] > later for user in other.users):
+            elif self.position[other] < later and any(self.position[user] > later for user in other.users):
                 raise InPlaceOnView("an in-place call changes a tensor of which a view is read later", result.node)
 
     # -- output ------------------------------------------------------------------------------------------------------
