@@ -47,6 +47,19 @@ class Constant(nn.Module):
         return self.value
 
 
+class InFloat(nn.Module):
+    """A layer that torch has for floats alone, on 8-bit integers that it moves as they are."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, q: Tensor) -> Tensor:
+        """The layer's integers."""
+        moved: Tensor = self.inner(q.to(torch.float32)).to(q.dtype)
+        return moved
+
+
 class Folded:
     """A function of two tensors as one of any number."""
 

@@ -91,6 +91,9 @@ class _Importer:
             self._step(node)
         for identity in self.paths:
             self._weight(self.tensors[identity])
+        for node in reversed(self.in_order):
+            if not node.erased and node.op == "qir.AxisSize":
+                self.graph.erase_dead(node)
         mark_order(self.in_order)
         return self.graph
 

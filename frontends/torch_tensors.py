@@ -28,8 +28,7 @@ _OPERATORS = {"Abs": (operator.abs,), "Neg": (operator.neg,)}
 
 for _op, _names in {
     "Abs": "abs absolute", "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh", "Acos": "acos arccos", 
-    "Acosh": "acosh arccosh",
-    "Asin": "asin arcsin", "Asinh": "asinh arcsinh", "Atan": "atan arctan", "Atanh": "atanh arctanh", "Erf": "erf",
+    "Acosh": "acosh arccosh", "Asin": "asin arcsin", "Asinh": "asinh arcsinh", "Atan": "atan arctan", "Atanh": "atanh arctanh", "Erf": "erf",
     "Exp": "exp", "Floor": "floor", "Log": "log", "Neg": "neg negative", "Reciprocal": "reciprocal", "Round": "round",
     "Sign": "sign", "Sin": "sin", "Sinh": "sinh", "Sqrt": "sqrt", "Tan": "tan", "qir.Rsqrt": "rsqrt",
     "qir.Log1p": "log1p", "qir.Expm1": "expm1", "Not": "logical_not", "IsNaN": "isnan",
@@ -229,9 +228,18 @@ def reshape(build: Builder, input: Value, *shape: Any) -> Value:
     known(all(isinstance(s, int | Value) for s in sizes), "a view as another dtype, or to a computed shape")
     if all(isinstance(size, int) for size in sizes):
         return build("Reshape", input, build.indices(sizes), allowzero=int(0 in sizes))
+    copied = tuple(0 if _is_size_of(input, axis, size) else size for axis, size in enumerate(sizes))
+    if 0 not in sizes and all(isinstance(size, int) for size in copied):
+        return build("Reshape", input, build.indices(copied))
     computed = [size for size in sizes if isinstance(size, Value)]
     known(all(isinstance(size.type, ScalarType) for size in computed), "a view to sizes that are tensors")
     return build("qir.View", input, *computed, shape=tuple(s if isinstance(s, int) else None for s in sizes))
+
+
+def _is_size_of(input: Value, axis: int, size: Any) -> bool:
+    """Whether `size` is `input.size(axis)`, which a Reshape copies for a 0."""
+    node = size.node if isinstance(size, Value) else None
+    return node is not None and node.op == "qir.AxisSize" and node.operands == [input] and node.attr("axis") == axis
 
 
 @lowers(torch.permute, "Tensor.permute")

@@ -18,12 +18,13 @@ class ReusedLayers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.relu, self.pool = nn.ReLU(), nn.MaxPool2d(2)
+        self.relu, self.pool, self.head = nn.ReLU(), nn.MaxPool2d(2), nn.Linear(32, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(self.relu(self.a(x)))
         x = self.relu(self.b(x) + x)
-        return self.pool(x).flatten(1)
+        x = self.pool(x)
+        return self.head(x.view(x.size(0), -1))
 
 
 @takes((4, 8, 8))
@@ -83,6 +84,7 @@ class SqueezeExcite(nn.Module):
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc1, self.fc2 = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        nn.init.ones_(self.fc1.bias)
         self.out = nn.Conv2d(8, 8, 3, groups=2)
 
     def forward(self, x: Tensor) -> Tensor:
