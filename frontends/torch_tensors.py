@@ -27,11 +27,12 @@ def _unary(op: str, *spellings: Any) -> None:
 _OPERATORS = {"Abs": (operator.abs,), "Neg": (operator.neg,)}
 
 for _op, _names in {
-    "Abs": "abs absolute", "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh", "Acos": "acos arccos", 
-    "Acosh": "acosh arccosh", "Asin": "asin arcsin", "Asinh": "asinh arcsinh", "Atan": "atan arctan", "Atanh": "atanh arctanh", "Erf": "erf",
-    "Exp": "exp", "Floor": "floor", "Log": "log", "Neg": "neg negative", "Reciprocal": "reciprocal", "Round": "round",
-    "Sign": "sign", "Sin": "sin", "Sinh": "sinh", "Sqrt": "sqrt", "Tan": "tan", "qir.Rsqrt": "rsqrt",
-    "qir.Log1p": "log1p", "qir.Expm1": "expm1", "Not": "logical_not", "IsNaN": "isnan",
+    "Abs": "abs absolute", "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh", "Acos": "acos arccos",
+    "Acosh": "acosh arccosh", "Asin": "asin arcsin", "Asinh": "asinh arcsinh", "Atan": "atan arctan",
+    "Atanh": "atanh arctanh", "Erf": "erf", "Exp": "exp", "Floor": "floor", "Log": "log", "Neg": "neg negative",
+    "Reciprocal": "reciprocal", "Round": "round", "Sign": "sign", "Sin": "sin", "Sinh": "sinh", "Sqrt": "sqrt",
+    "Tan": "tan", "qir.Rsqrt": "rsqrt", "qir.Log1p": "log1p", "qir.Expm1": "expm1", "Not": "logical_not",
+    "IsNaN": "isnan",
 }.items():  # fmt: skip
     _spellings = [spelling for name in _names.split() for spelling in (getattr(torch, name), f"Tensor.{name}")]
     _unary(_op, *_spellings, *_OPERATORS.get(_op, ()))
@@ -128,8 +129,7 @@ def matmul(build: Builder, input: Value, other: Value) -> Value:
 
 def _binary(op: str, *spellings: Any) -> None:
     def lowering(build: Builder, input: Any, other: Any) -> Value:
-        logical = op in ("And", "Or", "Xor")
-        return build(op, *((input, other) if logical else agreed(build, input, other)))
+        return build(op, *((input, other) if op in ("And", "Or", "Xor") else agreed(build, input, other)))
 
     lowering.__name__ = op.lower()
     lowers(*spellings)(lowering)
