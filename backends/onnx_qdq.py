@@ -78,9 +78,9 @@ class Executed:
         return self.on_integers or self.op.startswith(("QLinear", "QGemm", "MatMulInteger", "ConvInteger"))
 
     @property
-    def label(self) -> str:
-        """The operator's name, marked where the name alone does not say that it works on integers."""
-        return f"{self.op} on integers" if self.on_integers else self.op
+    def converts(self) -> bool:
+        """Whether it converts between float and integers."""
+        return self.op in CONVERSIONS
 
 
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
