@@ -9,9 +9,8 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from io import StringIO
 from typing import Any
 
 import torch
@@ -21,45 +20,27 @@ from torch.utils import _pytree as pytree
 
 from qir.attributes import TRAINING, Port
 from qir.errors import Loc, QirError
-from qir.frontends import (  # noqa: F401  (they fill the table)
-    torch_activations,
-    torch_layers,
-    torch_pooling,
-    torch_tensors,
+from qir.frontends.torch_aten import (
+    CHECKS,
+    FOLLOWS,
+    REGIONS,
+    REORDERED,
+    SINGLE_CALL,
+    aliases,
+    aten,
+    functional,
+    lowering_of,
 )
 from qir.frontends.torch_calls import main_node, mark_order, opaque, same_kind
-from qir.frontends.torch_lowerings import DTYPES, Builder, Lowering, Unlowered, lowers, make_weight, type_of_tensor
-from qir.frontends.torch_trace import recording_flags, users_line
+from qir.frontends.torch_lowerings import Builder, Unlowered, make_weight, type_of_tensor
+from qir.frontends.torch_program import export, type_of_example
+from qir.frontends.torch_trace import users_line
 from qir.graph import Graph, Node, Value
-from qir.types import UNKNOWN, ScalarType, TensorType, Type
-
-aten = torch.ops.aten
-
-REORDERED: dict[Any, Any] = {
-    aten.batch_norm.default: lambda x, weight, bias, mean, var, training, momentum, eps, cudnn: (
-        F.batch_norm, (x, mean, var, weight, bias, training, momentum, eps)
-    ),
-    aten.embedding.default: lambda weight, indices, padding_idx=-1, scale_grad=False, sparse=False: (
-        F.embedding, (indices, weight, None if padding_idx == -1 else padding_idx, None, 2.0, scale_grad, sparse)
-    ),
-}  # fmt: skip
-"""ATen operators whose arguments come in another order than those of the function that they implement."""
-
-_REGIONS: dict[str, Any] = {
-    "wrap_with_set_grad_enabled": lambda enabled, body, *operands: (body, operands, enabled),
-    "wrap_with_autocast": lambda device, dtype, enabled, cache, body, *operands: (
-        (body, operands, True) if not enabled else _no_autocast()
-    ),
-}
-"""Blocks under a context that torch.export keeps as one call: their calls, their operands, whether gradients pass."""
+from qir.types import UNKNOWN
 
 
-def _no_autocast() -> Any:
-    raise QirError("a part of the model runs under autocast", stage="import", help="keep that module whole")
-
-
-CHECKS = ("_assert", "sym_constrain_range", "_check")
-FOLLOWS = {aten.dropout.default: F.dropout, aten.feature_dropout.default: F.dropout2d}
+class InPlaceOnView(QirError):
+    """A view of a tensor that is changed in place is read later."""
 
 
 def import_exported(
@@ -75,72 +56,12 @@ def import_exported(
     program, flags = (
         (model, [])
         if isinstance(model, torch.export.ExportedProgram)
-        else _export(model, tuple(example_inputs), dict(example_keywords or {}))
+        else export(model, tuple(example_inputs), dict(example_keywords or {}))
     )
     try:
         return _Importer(model, program, flags).run()
     except InPlaceOnView:
         return _Importer(model, program.run_decompositions({}), flags).run()
-
-
-class InPlaceOnView(QirError):
-    """A view of a tensor that is changed in place is read later."""
-
-
-def _export(
-    model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
-) -> tuple[torch.export.ExportedProgram, list[bool]]:
-    """The exported program, and for every call with a training flag whether it was given the module's own."""
-    failures: list[Exception] = []
-    for dynamic in (True, False):
-        shapes = pytree.tree_map(_first_axis, (args, keywords)) if dynamic else None
-        shapes = None if shapes is None else (*shapes[0], *shapes[1].values())
-        if dynamic and (keywords or not any(shapes or ())):
-            continue
-        try:
-            with recording_flags(model) as flags, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-                program = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
-            return program, flags
-        except Exception as error:  # torch.export raises whatever the model's own code raises, and much of its own
-            failures.append(error)
-    raise _unexportable(failures[-1]) from failures[-1]
-
-
-def _first_axis(leaf: Any) -> Any:
-    if isinstance(leaf, torch.Tensor) and leaf.ndim and leaf.shape[0] > 1:
-        return {0: torch.export.Dim.AUTO}
-    return None
-
-
-def _unexportable(error: Exception) -> QirError:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
-    user = re.findall(r'File "([^"]+)", line (\d+)', str(error))
-    snippet = None
-    if user:
-        loc = Loc(user[-1][0], int(user[-1][1]))
-        snippet = f"{loc}\n    {loc.source.strip()}"
-    return QirError(
-        f"torch.export can not follow this model: {lines[0]}", stage="import", snippet=snippet,
-        help="a branch on tensor data needs torch.cond, or leave that module whole",
-    )  # fmt: skip
-
-
-def _type_of(value: Any) -> Type:
-    if isinstance(value, torch.Tensor):
-        shape = tuple(size if isinstance(size, int) else _symbol(size) for size in value.shape)
-        return TensorType(DTYPES.get(value.dtype), shape)
-    if isinstance(value, torch.SymInt | int) and not isinstance(value, bool):
-        return ScalarType("int")
-    if isinstance(value, torch.SymFloat | float):
-        return ScalarType("float")
-    if isinstance(value, torch.SymBool | bool):
-        return ScalarType("bool")
-    return UNKNOWN
-
-
-def _symbol(size: Any) -> str | None:
-    text = str(size)
-    return text if re.fullmatch(r"[A-Za-z]\w*", text) else None
 
 
 @dataclass
@@ -180,7 +101,7 @@ class _Importer:
     def _input(self, node: fx.Node, spec: Any) -> None:
         kind = spec.kind.name
         if kind == "USER_INPUT":
-            self.known[node] = self.graph.input(node.name, _type_of(node.meta.get("val")))
+            self.known[node] = self.graph.input(node.name, type_of_example(node.meta.get("val")))
             return
         if kind not in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR"):
             raise QirError(f"the model has an input of kind {kind.lower()}, which a graph has not", stage="import")
@@ -246,14 +167,14 @@ class _Importer:
         if target is operator.getitem and isinstance(args[0], list | tuple):
             self.known[node] = args[0][args[1]]
             return
-        if name in _REGIONS:
-            self.known[node] = self._region(node, *_REGIONS[name](*args))
+        if name in REGIONS:
+            self.known[node] = self._region(node, *REGIONS[name](*args))
             return
         mutates = isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
         build = Builder(self.graph, self._literal)
         result = self._lowered(build, node, target, args, kwargs)
         if result is None:
-            result = self._whole(build, _functional(target) if mutates else target, args, kwargs)
+            result = self._whole(build, functional(target) if mutates else target, args, kwargs)
         self._place(build, node, result)
         self.known[node] = result
         if mutates:
@@ -293,7 +214,7 @@ class _Importer:
         if target in REORDERED:
             target, args = REORDERED[target](*args, **kwargs)
             kwargs = {}
-        lowering = _lowering_of(target)
+        lowering = lowering_of(target)
         if lowering is None:
             return None
         if target is F.batch_norm and self._layer(node):
@@ -325,7 +246,7 @@ class _Importer:
         if build.added:
             build.added[-1].result.hint = node.name
         if isinstance(result, Value) and result.node is not None and result.node in build.added:
-            known = _type_of(node.meta.get("val"))
+            known = type_of_example(node.meta.get("val"))
             if known != UNKNOWN:
                 result.type = known
         main = main_node(build.added, layer) if layer else None
@@ -345,7 +266,7 @@ class _Importer:
         if not stack or not stack[-1][1].startswith("torch.nn.modules."):
             return None
         path, kind = stack[-1]
-        return path if kind.rpartition(".")[2] in _SINGLE_CALL else None
+        return path if kind.rpartition(".")[2] in SINGLE_CALL else None
 
     def _scope(self, node: fx.Node) -> str:
         stack = self._stack(node)
@@ -388,56 +309,3 @@ class _Importer:
         spec = self.program.call_spec.out_spec
         structure = leaves[0] if spec is None else pytree.tree_unflatten(leaves, spec)
         self.graph.structure = None if structure == Port(0) else structure
-
-
-def aliases(node: fx.Node) -> set[fx.Node]:
-    """The nodes whose result shares memory with that of `node`: views of it, what it is a view of, in-place results."""
-    found, stack = {node}, [node]
-    while stack:
-        seen = stack.pop()
-        near = [user for user in seen.users if _shares_memory(user) and user.args and user.args[0] is seen]
-        if _shares_memory(seen) and seen.args and isinstance(seen.args[0], fx.Node):
-            near.append(seen.args[0])
-        for other in near:
-            if other not in found:
-                found.add(other)
-                stack.append(other)
-    return found
-
-
-def _shares_memory(node: fx.Node) -> bool:
-    if node.target is operator.getitem:
-        return True
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    if node.target in (aten.reshape.default, aten.contiguous.default, aten.flatten.using_ints, aten.to.dtype):
-        return True
-    return any(returned.alias_info is not None for returned in node.target._schema.returns)
-
-
-def _functional(target: Any) -> Any:
-    """The operator that returns what an in-place one writes. Raises QirError when there is none."""
-    packet, name = target._schema.name.removeprefix("aten::"), target._overloadname
-    plain = getattr(aten, packet.removesuffix("_"), None)
-    if plain is None or not packet.endswith("_") or name not in plain.overloads():
-        raise QirError(f"{target} changes its argument, and has no twin that returns the result", stage="import")
-    return getattr(plain, name)
-
-
-def _lowering_of(target: Any) -> Lowering | None:
-    """The lowering of an ATen operator: that of the torch function or method of its name."""
-    if not isinstance(target, torch._ops.OpOverload):
-        return lowers.of_function(target)
-    if target._schema.name == "aten::sym_size":
-        return lowers.table["Tensor.size"]
-    if not target._schema.name.startswith("aten::") or target._overloadname.endswith(("Tensor_mode", "Scalar_mode")):
-        return None
-    name = target._schema.name.removeprefix("aten::").rstrip("_")
-    for home in (torch, F):
-        found = lowers.of_function(getattr(home, name, None)) if hasattr(home, name) else None
-        if found is not None:
-            return found
-    return lowers.of_method(name)
-
-
-_SINGLE_CALL = {kind.__name__ for kind in lowers.table if isinstance(kind, type) and issubclass(kind, nn.Module)}

@@ -1,0 +1,103 @@
+"""ATen operators, as torch.export records them: their lowerings, what they change, what shares memory."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from qir.errors import QirError
+from qir.frontends import (  # noqa: F401  (they fill the table)
+    torch_activations,
+    torch_layers,
+    torch_pooling,
+    torch_tensors,
+)
+from qir.frontends.torch_lowerings import Lowering, lowers
+
+aten = torch.ops.aten
+
+REORDERED: dict[Any, Any] = {
+    aten.batch_norm.default: lambda x, weight, bias, mean, var, training, momentum, eps, cudnn: (
+        F.batch_norm, (x, mean, var, weight, bias, training, momentum, eps)
+    ),
+    aten.embedding.default: lambda weight, indices, padding_idx=-1, scale_grad=False, sparse=False: (
+        F.embedding, (indices, weight, None if padding_idx == -1 else padding_idx, None, 2.0, scale_grad, sparse)
+    ),
+}  # fmt: skip
+"""ATen operators whose arguments come in another order than those of the function that they implement."""
+
+REGIONS: dict[str, Any] = {
+    "wrap_with_set_grad_enabled": lambda enabled, body, *operands: (body, operands, enabled),
+    "wrap_with_autocast": lambda device, dtype, enabled, cache, body, *operands: (
+        (body, operands, True) if not enabled else _no_autocast()
+    ),
+}
+"""Blocks under a context that torch.export keeps as one call: their calls, their operands, whether gradients pass."""
+
+
+def _no_autocast() -> Any:
+    raise QirError("a part of the model runs under autocast", stage="import", help="keep that module whole")
+
+
+CHECKS = ("_assert", "sym_constrain_range", "_check")
+"""How the names of operators begin that only check, and compute nothing."""
+
+FOLLOWS = {aten.dropout.default, aten.feature_dropout.default}
+"""Operators whose third argument is a training flag."""
+
+
+def aliases(node: fx.Node) -> set[fx.Node]:
+    """The nodes whose result shares memory with that of `node`: views of it, what it is a view of, in-place results."""
+    found, stack = {node}, [node]
+    while stack:
+        seen = stack.pop()
+        near = [user for user in seen.users if _shares_memory(user) and user.args and user.args[0] is seen]
+        if _shares_memory(seen) and seen.args and isinstance(seen.args[0], fx.Node):
+            near.append(seen.args[0])
+        for other in near:
+            if other not in found:
+                found.add(other)
+                stack.append(other)
+    return found
+
+
+def _shares_memory(node: fx.Node) -> bool:
+    if node.target is operator.getitem:
+        return True
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    if node.target in (aten.reshape.default, aten.contiguous.default, aten.flatten.using_ints, aten.to.dtype):
+        return True
+    return any(returned.alias_info is not None for returned in node.target._schema.returns)
+
+
+def functional(target: Any) -> Any:
+    """The operator that returns what an in-place one writes. Raises QirError when there is none."""
+    packet, name = target._schema.name.removeprefix("aten::"), target._overloadname
+    plain = getattr(aten, packet.removesuffix("_"), None)
+    if plain is None or not packet.endswith("_") or name not in plain.overloads():
+        raise QirError(f"{target} changes its argument, and has no twin that returns the result", stage="import")
+    return getattr(plain, name)
+
+
+def lowering_of(target: Any) -> Lowering | None:
+    """The lowering of an ATen operator: that of the torch function or method of its name."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return lowers.of_function(target)
+    if target._schema.name == "aten::sym_size":
+        return lowers.table["Tensor.size"]
+    if not target._schema.name.startswith("aten::") or target._overloadname.endswith(("Tensor_mode", "Scalar_mode")):
+        return None
+    name = target._schema.name.removeprefix("aten::").rstrip("_")
+    for home in (torch, F):
+        found = lowers.of_function(getattr(home, name, None)) if hasattr(home, name) else None
+        if found is not None:
+            return found
+    return lowers.of_method(name)
+
+
+SINGLE_CALL = {kind.__name__ for kind in lowers.table if isinstance(kind, type) and issubclass(kind, nn.Module)}
