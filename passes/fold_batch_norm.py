@@ -61,6 +61,8 @@ def fold(norm: Node, graph: Graph) -> Value | Miss:
         return Miss(f"it follows {layer.op}, which has no weights to fold into")
     if norm.attr("training_mode") or len(norm.results) > 1:
         return Miss("it uses the statistics of the batch")
+    if layer.attrs.get("beta", 1.0) != 1.0:
+        return Miss(f"its {layer.op} scales its bias")
     axis = weighted.output_axis(layer)
     weight, *bias = layer.operands[weighted.weight :]
     constants = [weight, *bias, gamma, beta, mean, variance]
