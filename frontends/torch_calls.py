@@ -84,7 +84,10 @@ def main_node(added: Sequence[Node], path: str) -> Node | None:
 
 
 def full_name(target: Any) -> str:
-    """The dotted name of a function."""
+    """The dotted name of a function: the one that users call it by, where torch knows it."""
+    known = torch.overrides.resolve_name(target) if callable(target) else None
+    if known is not None and not known.startswith("torch.Tensor."):
+        return str(known)
     module = getattr(target, "__module__", None) or "torch"
     return f"{module}.{getattr(target, '__name__', type(target).__name__)}"
 

@@ -41,7 +41,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None = None) -> Gra
 
         return import_onnx(model)
     raise QirError(
-        f"a {type(model).__name__} is no model that qir reads",
+        f"qir reads no model of type {type(model).__name__}",
         help="give a torch.nn.Module, an onnx.ModelProto or a path",
     )
 
