@@ -83,7 +83,9 @@ def qgemm(node: Node) -> Emission:
     operands = node.operands
     bias = _constant(node, 6) if len(operands) > 6 and operands[6] is not None else None
     to = grid(node, 7, 8) if len(operands) > 7 else None
-    module = Accumulate(MatrixProduct(transposed), grid(node, 1, 2), weight, _constant(node, 4), bias, -1, to)
+    x = grid(node, 1, 2)
+    x.scale *= node.attr("alpha")
+    module = Accumulate(MatrixProduct(transposed), x, weight, _constant(node, 4), bias, -1, to)
     return layer(module, operands[0])
 
 

@@ -98,9 +98,9 @@ def fuse_gemm(node: Node, output: list[Value]) -> Fused | str:
     bias = _bias(node)
     if isinstance(bias, str):
         return bias
-    if node.attr("beta") != 1.0 or node.attr("alpha") != 1.0:
-        return "it scales its operands"
-    attrs = {name: value for name, value in node.attrs.items() if name in ("transA", "transB")}
+    if bias and (node.attr("beta") != 1.0 or node.attr("alpha") != 1.0):
+        return "it scales its operands, and has a bias"
+    attrs = {name: value for name, value in node.attrs.items() if name != "beta"}
     operands = [*_read(node, 0), *_read(node, 1), *(bias or [None]), *output]
     return f"{DOMAIN}.QGemm", operands if output or bias else operands[:-1], attrs
 

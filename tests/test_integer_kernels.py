@@ -92,6 +92,16 @@ def gemm_of_columns(one: OneOperator) -> None:
     gemm(one, 0)
 
 
+@case("QGemm")
+def gemm_scaled(one: OneOperator) -> None:
+    attrs = {"alpha": float(one.random.uniform(0.1, 3)), "beta": 0.5}
+    made = one.graph.add("Gemm", [one.input(5, 40), one.weight(40, 12, axis=1)], attrs).result
+    if one.random.random() < 0.5:
+        one.write_in_range(made)
+    else:
+        one.graph.outputs.append(made)
+
+
 @case("QLinearMatMul")
 def matmul_with_weight(one: OneOperator) -> None:
     x = one.input(3, 5, 30)
