@@ -12,7 +12,8 @@ import numpy as np
 from qir.attributes import Port
 from qir.encodings import Encoding, ProductEncoding
 from qir.errors import QirError
-from qir.evaluate import Executor, reference
+from qir.evaluate import Executor
+from qir.execution import fastest
 from qir.facts import CALIBRATED, COMPOSITES_EXPANDED, QUANTIZERS_INSERTED
 from qir.graph import Graph, Node, Value
 from qir.pipeline import Pass
@@ -57,7 +58,7 @@ class Calibrate(Pass, name="calibrate"):
     method: Literal["min-max"] = "min-max"
     file: str | None = None
     data: Iterable[Batch] | None = field(default=None, compare=False, metadata={"text": False})
-    executor: Executor = field(default=reference, compare=False, metadata={"text": False})
+    executor: Executor = field(default=fastest, compare=False, metadata={"text": False})
 
     def run(self, graph: Graph) -> Outcome:
         """Observe and fill. Raises QirError for data that does not fit, is empty or holds NaN."""

@@ -64,24 +64,7 @@ def quantization(
         f"{PREPARE},fold-batch-norm,legalize-onnx{{opset={profile.opset}}},reduce-mean-to-pool,"
         f"insert-quantizers{{{options}}},propagate-encodings"
     )
-    return Pipeline.of(*before.passes, Calibrate(data=data, executor=_executor()))
-
-
-def _executor() -> Any:
-    """The fastest executor that is installed."""
-    from importlib.util import find_spec
-
-    if find_spec("torch"):
-        from qir.backends.torch_module import executor
-
-        return executor
-    if find_spec("onnxruntime"):
-        from qir.backends.onnx_qdq import executor as onnx_executor
-
-        return onnx_executor
-    from qir.evaluate import reference
-
-    return reference
+    return Pipeline.of(*before.passes, Calibrate(data=data))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from qir.encodings import Encoding
 from qir.errors import QirError
+from qir.ops import definition
 from qir.types import integer_range
 
 FOLDER = Path(__file__).parent / "targets"
@@ -77,9 +78,23 @@ def _read(name: str, data: dict[str, Any]) -> Target:
         weight=_grid(data["weight"]),
         per_channel=bool(data["weight"]["per_channel"]),
         bias=data["bias"]["dtype"],
-        **{key: frozenset(operators[key]) for key in ("integer", "same_grid", "float_output", "absorbs_clamp")},
+        **{key: _operators(name, key, operators[key]) for key in LISTS},
         slower_as_integer=dict(operators.get("slower_as_integer", {})),
     )
+
+
+LISTS = ("integer", "same_grid", "float_output", "absorbs_clamp")
+
+
+def _operators(profile: str, key: str, names: list[str]) -> frozenset[str]:
+    """The operators of a list in a profile. Raises QirError for a name that no operator has."""
+    for name in names:
+        try:
+            definition(name)
+        except QirError as error:
+            message = f"the list {key!r} of the profile {profile}: {error.message}"
+            raise QirError(message, stage="target", help=error.help) from None
+    return frozenset(names)
 
 
 def _grid(data: dict[str, Any]) -> Encoding:
