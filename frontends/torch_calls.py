@@ -14,7 +14,7 @@ from torch import fx, nn
 from qir.attributes import TRAINING, Port, Symbol
 from qir.frontends.torch_lowerings import Builder, Lowering
 from qir.graph import Node, Value
-from qir.traits import MovesData, Stateful
+from qir.traits import IdentityInInference, MovesData, Stateful
 
 
 def same_kind(sequence: Sequence[Any], items: Iterable[Any]) -> Any:
@@ -24,13 +24,29 @@ def same_kind(sequence: Sequence[Any], items: Iterable[Any]) -> Any:
     return list(items)
 
 
+_VIEWS = frozenset({
+    "getitem", "getattr", "chunk", "split", "tensor_split", "unbind", "narrow", "select", "diagonal", "unfold",
+    "expand", "expand_as", "broadcast_to", "view_as", "reshape_as", "unflatten", "squeeze", "movedim", "moveaxis",
+    "detach", "alias", "to", "type_as", "float", "real", "imag",
+})  # fmt: skip
+_COPIES = frozenset({"Gather", "GatherElements", "GatherND", "Tile", "DepthToSpace", "SpaceToDepth"})
+
+
+def _may_share_memory(node: Node) -> bool:
+    """Whether a result may be a view of operand 0; of opaque calls, by torch's list of views."""
+    if node.definition.opaque:
+        return node.op.rpartition(".")[2] in _VIEWS and bool(node.operands)
+    moves = node.definition.trait(MovesData) or node.definition.trait(IdentityInInference)
+    return moves is not None and node.op not in _COPIES
+
+
 def views(value: Value) -> set[Value]:
     """The values that share memory with this one: what data movement made of it, and what it was made of."""
     found, stack = {value}, [value]
     while stack:
         seen = stack.pop()
-        near = [r for use in seen.uses if use.node.definition.trait(MovesData) for r in use.node.results]
-        if seen.node is not None and seen.node.definition.trait(MovesData):
+        near = [result for use in seen.uses if _may_share_memory(use.node) for result in use.node.results]
+        if seen.node is not None and _may_share_memory(seen.node):
             near.append(seen.node.operands[0])
         for other in near:
             if other not in found:

@@ -41,7 +41,7 @@ from qir.frontends.torch_lowerings import (
 )
 from qir.frontends.torch_trace import TrainingFlag, nothing_whole, trace, users_line
 from qir.graph import Graph, Node, Value
-from qir.types import UNKNOWN, TensorType, Type
+from qir.types import UNKNOWN, ScalarType, TensorType, Type
 
 
 def import_torch(
@@ -295,8 +295,13 @@ class _Importer:
 
     def _overwrite(self, node: fx.Node, target: Any, result: Any) -> None:
         """From here on, whoever reads what an in-place call changed reads its result."""
-        if not isinstance(target, Value) or not isinstance(result, Value):
+        if not isinstance(target, Value) or not isinstance(result, Value) or isinstance(target.type, ScalarType):
             return
+        if target.weight is not None and target.weight.paths:
+            raise QirError(
+                f"forward changes {target.weight.paths[0]} in place, and a graph keeps no state", result.node,
+                stage="import", help="compute a new tensor and return it",
+            )  # fmt: skip
         later = self.position[node]
         shared = {target} | {value for value in views(target) if value is not result}
         for other, value in list(self.known.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,21 @@ class TrainingFlag(int):
     """Stands for `self.training` during the trace, so that a call that was given the flag can be told."""
 
 
+class _Proxy(fx.Proxy):
+    """Tells `x += y`, which changes a tensor that other names may mean too, from `x + y`."""
+
+
+def _keep_in_place(name: str) -> None:
+    def method(self: _Proxy, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", getattr(operator, f"i{name}"), (self, other), {}, name)
+
+    setattr(_Proxy, f"__i{name}__", method)
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow"):
+    _keep_in_place(_name)
+
+
 class _Tracer(fx.Tracer):
     """Keeps buffers symbolic and the user's source lines."""
 
@@ -31,6 +47,9 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.fixed = fixed
         self.whole = whole
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return self.whole(m) or super().is_leaf_module(m, module_qualified_name)
