@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,14 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from qir.attributes import Port, Symbol, TrainingMode
 from qir.backends import (  # noqa: F401  (they fill the table)
     torch_elementwise,
+    torch_functions,
     torch_integer,
     torch_layers,
     torch_movement,
+    torch_reductions,
 )
-from qir.backends.torch_emissions import EMISSIONS, Emission, call
+from qir.backends.torch_calls import framework_object, map_nested, opaque_call
+from qir.backends.torch_emissions import EMISSIONS, Emission
 from qir.backends.torch_modules import Call, Constant
 from qir.errors import QirError
 from qir.evaluate import Runner
@@ -104,7 +106,7 @@ class _Emitter:
     # -- layers ------------------------------------------------------------------------------------------------------
 
     def _emission(self, node: Node) -> Emission:
-        emission = EMISSIONS[node.op](node) if node.op in EMISSIONS else _opaque(node)
+        emission = EMISSIONS[node.op](node) if node.op in EMISSIONS else opaque_call(node)
         if isinstance(node.host, nn.Module) and emission.target is node.host:
             return Emission(self._opaque_layer(node), emission.args, emission.kwargs)
         if isinstance(emission.target, nn.Module) or node.module is None:
@@ -213,20 +215,12 @@ class _Emitter:
             self.known[value] = self.fx.call_function(operator.getitem, (made, port))
 
     def _resolve(self, argument: Any) -> Any:
-        match argument:
-            case Value():
-                return self.known[argument] if argument in self.known else self._weight(argument)
-            case tuple():
-                return tuple(map(self._resolve, argument))
-            case list():
-                return list(map(self._resolve, argument))
-            case dict():
-                return {key: self._resolve(item) for key, item in argument.items()}
-            case slice():
-                return slice(*map(self._resolve, (argument.start, argument.stop, argument.step)))
-            case Symbol(name):
-                return _framework_object(name)
-        return argument
+        return map_nested(argument, self._leaf)
+
+    def _leaf(self, part: Any) -> Any:
+        if isinstance(part, Value):
+            return self.known[part] if part in self.known else self._weight(part)
+        return framework_object(part.name) if isinstance(part, Symbol) else part
 
     def _arranged(self, structure: Any) -> Any:
         outputs = [self._resolve(value) for value in self.graph.outputs]
@@ -257,40 +251,6 @@ def _method(target: Any) -> str | None:
     """The name of a method of Tensor, None for other functions."""
     name = getattr(target, "__name__", "")
     return name if getattr(torch.Tensor, name, None) is target else None
-
-
-def _opaque(node: Node) -> Emission:
-    """An opaque call as the framework made it."""
-    operands = node.operands
-
-    def fill(template: Any) -> Any:
-        match template:
-            case Port(index):
-                return operands[index]
-            case tuple():
-                return tuple(map(fill, template))
-            case list():
-                return list(map(fill, template))
-            case dict():
-                return {key: fill(item) for key, item in template.items()}
-            case slice():
-                return slice(*map(fill, (template.start, template.stop, template.step)))
-        return template
-
-    args, kwargs = fill(node.attrs.get("args", ())), fill(node.attrs.get("kwargs", {}))
-    if node.host is not None:
-        return Emission(node.host, args, kwargs)
-    return call(_framework_object(node.op), *args, **kwargs)
-
-
-def _framework_object(name: str) -> Any:
-    """What a dotted name that begins with `torch` stands for."""
-    if name.startswith(("cpu", "cuda", "meta", "mps")):
-        return torch.device(name)
-    try:
-        return reduce(getattr, name.split(".")[1:], torch)
-    except AttributeError:
-        raise QirError(f"torch has no {name!r}", stage="emit torch") from None
 
 
 def _as_tensor(value: Value, share: bool) -> torch.Tensor:

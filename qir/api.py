@@ -108,7 +108,10 @@ class Quantized:
         """The QDQ model, checked."""
         from qir.backends.onnx_qdq import emit_onnx
 
-        return emit_onnx(self.qdq_graph(), opset=self.target.opset, ir_version=self.target.ir_version)
+        legalize = f"legalize-onnx{{opset={self.target.opset}}}"
+        graph = self.qdq_graph()
+        Pipeline.parse(f"expand-opaque,{legalize}", graph).run(graph)
+        return emit_onnx(graph, opset=self.target.opset, ir_version=self.target.ir_version)
 
     def save(self, path: str | Path) -> None:
         """Write the QDQ model to `path`, whole or not at all."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -40,6 +42,19 @@ def expansion_of(node: Node) -> Expansion | None:
     if known.schema is not None and (known.schema.has_function or known.schema.has_context_dependent_function):
         return expand_function
     return None
+
+
+OPAQUE = {"torch": ("qir.backends.torch_to_onnx", ("torch", "onnxscript"))}
+"""By the first part of an opaque operator's name: the module with its `expand_opaque`, and what must be installed."""
+
+
+def opaque_expansion(node: Node) -> Callable[[Graph, Node], Any] | None:
+    """What writes an opaque call in ONNX and returns a value or a nest of tuples of values; None when nothing can."""
+    module, needed = OPAQUE.get(node.op.partition(".")[0], ("", ("",)))
+    if not module or not all(find_spec(name) for name in needed):
+        return None
+    expand: Callable[[Graph, Node], Any] = import_module(module).expand_opaque
+    return expand
 
 
 def expand_function(graph: Graph, node: Node) -> Sequence[Value]:

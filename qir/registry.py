@@ -17,6 +17,7 @@ ENTRY_POINTS = "qir.passes"
 
 BUILT_IN = {
     "calibrate": "qir.passes.calibrate:Calibrate",
+    "expand-opaque": "qir.passes.expand_opaque:ExpandOpaque",
     "fold-batch-norm": "qir.passes.fold_batch_norm:FoldBatchNorm",
     "fuse-integer": "qir.passes.fuse_integer:FuseInteger",
     "insert-quantizers": "qir.passes.insert_quantizers:InsertQuantizers",

@@ -1,0 +1,65 @@
+"""Opaque calls, as the framework made them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Any
+
+import torch
+
+from qir.attributes import Port, Symbol, TrainingMode
+from qir.backends.torch_emissions import Emission
+from qir.errors import QirError
+from qir.graph import Node, Value
+
+
+def map_nested(part: Any, leaf: Callable[[Any], Any]) -> Any:
+    """A nest of tuples, lists, dicts and slices with `leaf` of each leaf."""
+    match part:
+        case tuple():
+            return tuple(map_nested(item, leaf) for item in part)
+        case list():
+            return [map_nested(item, leaf) for item in part]
+        case dict():
+            return {key: map_nested(item, leaf) for key, item in part.items()}
+        case slice():
+            return slice(*(map_nested(item, leaf) for item in (part.start, part.stop, part.step)))
+    return leaf(part)
+
+
+def opaque_call(node: Node) -> Emission:
+    """The call that an opaque node stands for, values in the places of its operands."""
+    operands = node.operands
+
+    def fill(part: Any) -> Any:
+        return operands[part.index] if isinstance(part, Port) else part
+
+    args, kwargs = (map_nested(node.attrs.get(name, empty), fill) for name, empty in (("args", ()), ("kwargs", {})))
+    return Emission(framework_object(node.op) if node.host is None else node.host, args, kwargs)
+
+
+def resolved(part: Any, known: Mapping[Value, Any]) -> Any:
+    """The arguments of a call in evaluation mode, with what `known` holds for each value."""
+
+    def leaf(part: Any) -> Any:
+        match part:
+            case Value():
+                return known[part]
+            case Symbol(name):
+                return framework_object(name)
+            case TrainingMode():
+                return False
+        return part
+
+    return map_nested(part, leaf)
+
+
+def framework_object(name: str) -> Any:
+    """What a dotted name that begins with `torch`, or the name of a device, stands for. Raises QirError for others."""
+    if name.startswith(("cpu", "cuda", "meta", "mps")):
+        return torch.device(name)
+    try:
+        return reduce(getattr, name.split(".")[1:], torch)
+    except AttributeError:
+        raise QirError(f"torch has no {name!r}", stage="emit torch") from None
