@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import lcm
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,17 @@ def expand_linear(graph: Graph, node: Node) -> Sequence[Value]:
     x, weight, *bias = node.operands
     if x.type.rank == 2:
         return graph.add("Gemm", node.operands, {"transB": 1}, like=node).results
-    turned = graph.add("Transpose", [weight], {"perm": (1, 0)}, like=node, hint="weight")
-    product = graph.add("MatMul", [x, turned.result], like=node)
+    product = graph.add("MatMul", [x, _turned(graph, node, weight)], like=node)
     return graph.add("Add", [product.result, *bias], like=node).results if bias else product.results
+
+
+def _turned(graph: Graph, node: Node, weight: Value) -> Value:
+    """The weight with its axes swapped: a view of its data where it is here, as runtimes quantize constants alone."""
+    if weight.weight is None or weight.weight.data is None:
+        return graph.add("Transpose", [weight], {"perm": (1, 0)}, like=node, hint="weight").result
+    paths = tuple(f"{path}_transposed" for path in weight.weight.paths)
+    turned = replace(weight.weight, data=weight.weight.array.T, read=np.asarray, paths=paths)
+    return graph.weight(turned, hint=f"{weight.hint}_transposed")
 
 
 LINEAR = declare(

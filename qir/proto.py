@@ -56,7 +56,7 @@ def model_proto(
     nodes = graph.nodes()
     foreign = [node for node in nodes if "." in node.op and node.op.rpartition(".")[0] not in domains]
     if foreign:
-        lines = "\n".join(f"{node.op}{f' at {node.loc}' if node.loc else ''}" for node in foreign[:20])
+        lines = "\n".join(f"{node.op}{f' at {node.loc}' if str(node.loc or '') else ''}" for node in foreign[:20])
         raise QirError(
             f"{len(foreign)} operators have no place in ONNX",
             foreign[0],
@@ -69,14 +69,14 @@ def model_proto(
         reads = ["" if value is None else names[value] for value in node.operands]
         writes = [names[value] for value in node.results]
         protos.append(node_proto(node, reads, writes, name=_node_name(node, writes, position)))
-    returned = list(dict.fromkeys(graph.outputs))
-    passed_through = {value for value in returned if value.node is None}
+    returned: set[Value] = set()
     outputs = []
-    for number, value in enumerate(returned):
+    for number, value in enumerate(graph.outputs):
         name = names[value]
-        if value in passed_through:
+        if value.node is None or value in returned:  # ONNX wants each output computed, under a name of its own
             name = f"{name}_output_{number}"
             protos.append(helper.make_node("Identity", [names[value]], [name]))
+        returned.add(value)
         outputs.append(_value_info(name, value))
     proto = helper.make_graph(
         protos,
