@@ -24,11 +24,11 @@ def emit_onnx(graph: Graph, *, opset: int = 21, ir_version: int = 10) -> onnx.Mo
 
     Raises QirError for operators that ONNX does not have, naming all of them, and for what the check finds.
     """
+    model = model_proto(graph, opset=opset, ir_version=ir_version)
     for value in [*graph.inputs, *graph.outputs]:
         if value.type.dtype is None or value.type.rank is None:
             raise QirError(f"ONNX needs the dtype and rank of %{value.hint}, which is {value.type}", value.node,
                            stage="emit onnx", help="import the model with example inputs")  # fmt: skip
-    model = model_proto(graph, opset=opset, ir_version=ir_version)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
