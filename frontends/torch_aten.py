@@ -12,10 +12,15 @@ from torch import fx, nn
 from qir.errors import QirError
 from qir.frontends import (  # noqa: F401  (they fill the table)
     torch_activations,
+    torch_functions,
+    torch_indexing,
     torch_layers,
+    torch_more_layers,
     torch_pooling,
+    torch_reductions,
     torch_tensors,
 )
+from qir.frontends.torch_indexing import at
 from qir.frontends.torch_lowerings import Lowering, lowers
 
 aten = torch.ops.aten
@@ -27,6 +32,25 @@ REORDERED: dict[Any, Any] = {
     aten.embedding.default: lambda weight, indices, padding_idx=-1, scale_grad=False, sparse=False: (
         F.embedding, (indices, weight, None if padding_idx == -1 else padding_idx, None, 2.0, scale_grad, sparse)
     ),
+    aten.instance_norm.default: lambda x, weight, bias, mean, var, use_input_stats, momentum, eps, cudnn: (
+        F.instance_norm, (x, mean, var, weight, bias, use_input_stats, momentum, eps)
+    ),
+    aten.slice.Tensor: lambda x, dim=0, start=None, end=None, step=1: (
+        operator.getitem, (x, at(dim, slice(start, None if end == 2**63 - 1 else end, step)))
+    ),
+    **{
+        getattr(aten, f"upsample_{mode}").vec: lambda x, size, factors, mode=kind: (
+            F.interpolate, (x, size, factors, mode)
+        )
+        for mode, kind in (("nearest1d", "nearest"), ("nearest2d", "nearest"), ("nearest3d", "nearest"))
+    },
+    **{
+        getattr(aten, f"upsample_{mode}").vec: lambda x, size, align, factors, mode=kind: (
+            F.interpolate, (x, size, factors, mode, align)
+        )
+        for mode, kind in (("linear1d", "linear"), ("bilinear2d", "bilinear"), ("trilinear3d", "trilinear"),
+                           ("bicubic2d", "bicubic"))
+    },
 }  # fmt: skip
 """ATen operators whose arguments come in another order than those of the function that they implement."""
 
@@ -46,7 +70,9 @@ def _no_autocast() -> Any:
 CHECKS = ("_assert", "sym_constrain_range", "_check")
 """How the names of operators begin that only check, and compute nothing."""
 
-FOLLOWS = {aten.dropout.default, aten.feature_dropout.default}
+FOLLOWS = {
+    aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default
+}  # fmt: skip
 """Operators whose third argument is a training flag."""
 
 
@@ -91,6 +117,8 @@ def lowering_of(target: Any) -> Lowering | None:
     if target._schema.name == "aten::sym_size":
         return lowers.table["Tensor.size"]
     if not target._schema.name.startswith("aten::") or target._overloadname.endswith(("Tensor_mode", "Scalar_mode")):
+        return None
+    if len(target._schema.returns) != 1:
         return None
     name = target._schema.name.removeprefix("aten::").rstrip("_")
     for home in (torch, F):

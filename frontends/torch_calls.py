@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from qir.attributes import TRAINING, Port, Symbol
-from qir.frontends.torch_lowerings import Builder, Lowering
+from qir.frontends.torch_lowerings import Builder, Lowering, plain_name
 from qir.graph import Node, Value
 from qir.traits import IdentityInInference, MovesData, Stateful
 
@@ -78,15 +78,15 @@ def is_special(layer: nn.Module) -> bool:
 
 def is_in_place(node: fx.Node) -> bool:
     """Whether the call changes its first argument."""
-    if node.op == "call_method":
-        name = str(node.target)
-        return name.endswith("_") and not name.endswith("__")
-    return node.kwargs.get("inplace") is True or node.target in _IN_PLACE
+    if node.kwargs.get("inplace") is True or node.target in _IN_PLACE:
+        return True
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    return node.op != "call_module" and plain_name(name) is not None
 
 
 _IN_PLACE: set[Callable[..., Any]] = {
-    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow,
-    torch.relu_, torch.nn.functional.relu_,
+    operator.iadd, operator.iand, operator.ifloordiv, operator.ilshift, operator.imatmul, operator.imod, operator.imul,
+    operator.ior, operator.ipow, operator.irshift, operator.isub, operator.itruediv, operator.ixor,
 }  # fmt: skip
 
 

@@ -15,8 +15,12 @@ from qir.attributes import TRAINING, Port
 from qir.errors import Loc, QirError
 from qir.frontends import (  # noqa: F401  (they fill the table)
     torch_activations,
+    torch_functions,
+    torch_indexing,
     torch_layers,
+    torch_more_layers,
     torch_pooling,
+    torch_reductions,
     torch_tensors,
 )
 from qir.frontends.torch_calls import (
@@ -247,7 +251,7 @@ class _Importer:
             return None
         try:
             return lowering(build, *args, **kwargs)
-        except (Unlowered, TypeError) as reason:
+        except (Unlowered, TypeError, QirError) as reason:
             build.undo()
             if isinstance(reason, TypeError) and "argument" not in str(reason):
                 raise

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
@@ -67,19 +68,23 @@ class Lowerings:
         return register
 
     def of_function(self, target: Any) -> Lowering | None:
-        """The lowering of a function, by itself or by its full name."""
+        """The lowering of a function, by itself or by its full name; that of the plain function for an in-place one."""
         try:
             found = self.table.get(target)
         except TypeError:
             return None
-        return found or self.table.get(f"{getattr(target, '__module__', '')}.{getattr(target, '__name__', '')}")
+        name = getattr(target, "__name__", "")
+        found = found or self.table.get(f"{getattr(target, '__module__', '')}.{name}")
+        if found is None and (plain := plain_name(name)) is not None:
+            homes = [home for home in (torch, F) if getattr(home, name, None) is target]
+            plains = (self.table.get(getattr(home, plain, "")) for home in homes)
+            found = next((each for each in plains if each is not None), None)
+        return found
 
     def of_method(self, name: str) -> Lowering | None:
         """The lowering of a method of Tensor; that of the plain method for an in-place one."""
-        found = self.table.get(f"Tensor.{name}")
-        if found is None and name.endswith("_") and not name.startswith("_"):
-            found = self.table.get(f"Tensor.{name[:-1]}")
-        return found
+        plain = plain_name(name)
+        return self.table.get(f"Tensor.{name}") or (None if plain is None else self.table.get(f"Tensor.{plain}"))
 
     def of_layer(self, layer: torch.nn.Module) -> Lowering | None:
         """The lowering of a layer: of its class, or of a base whose forward it did not change."""
@@ -87,6 +92,14 @@ class Lowerings:
             if kind in self.table:
                 return self.table[kind] if type(layer).forward is getattr(kind, "forward", None) else None
         return None
+
+
+def plain_name(name: str) -> str | None:
+    """What the function is called that returns what this one writes into its argument; None for other functions."""
+    if name.endswith("_") and not name.startswith("_"):
+        return name[:-1]
+    reflected = f"__{name.removeprefix('__i')}"
+    return reflected if name.startswith("__i") and hasattr(torch.Tensor, reflected) else None
 
 
 lowers = Lowerings("torch lowering")

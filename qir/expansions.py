@@ -29,7 +29,22 @@ def expand_swish(graph: Graph, node: Node) -> Sequence[Value]:
     return graph.add("Mul", [x, gate.result], like=node).results
 
 
-SHORTER: dict[str, Expansion] = {"Swish": expand_swish}
+def expand_rms_normalization(graph: Graph, node: Node) -> Sequence[Value]:
+    """x / sqrt(mean(x * x) + epsilon) * scale, whose types are known where those of ONNX's function body are not."""
+    x, scale = node.operands
+    if x.type.rank is None:
+        raise QirError("an RMS norm can only be expanded for a known rank", node, help="import with example inputs")
+    axis = node.attr("axis")
+    axes = graph.constant(list(range(axis, 0) if axis < 0 else range(axis, x.type.rank)))
+    square = graph.add("Mul", [x, x], like=node)
+    mean = graph.add("ReduceMean", [square.result, axes], {"keepdims": 1}, like=node)
+    shifted = graph.add("Add", [mean.result, graph.constant(node.attr("epsilon"))], like=node)
+    root = graph.add("Sqrt", [shifted.result], like=node)
+    quotient = graph.add("Div", [x, root.result], like=node)
+    return graph.add("Mul", [quotient.result, scale], like=node).results
+
+
+SHORTER: dict[str, Expansion] = {"Swish": expand_swish, "RMSNormalization": expand_rms_normalization}
 
 
 def expansion_of(node: Node) -> Expansion | None:

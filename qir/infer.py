@@ -34,7 +34,7 @@ def result_types(node: Node) -> list[Type]:
     if definition.infer is not None:
         return list(definition.infer(node))
     if definition.schema is None:
-        return _by_expansion(node)
+        return types_by_expansion(node)
     operands = node.operands
     if any(value is not None and value.type.dtype is None for value in operands):
         return [UNKNOWN] * count
@@ -121,8 +121,13 @@ def _ask_onnx(node: Node, types: Sequence[Type | None]) -> list[Type]:
         )
     except (*_ONNX_ERRORS, RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise QirError(f"{node.op} does not fit its operands: {_reason(error)}", node) from None
+    if node.op in SILENT:
+        return [types[0] or UNKNOWN]
     return [from_proto(inferred[name]) if name in inferred else UNKNOWN for name in results]
 
+
+SILENT = ("GroupNormalization",)
+"""Operators whose result has the type of operand 0, of which ONNX's inference says nothing."""
 
 _ONNX_ERRORS = (shape_inference.InferenceError, checker.ValidationError)
 
@@ -142,7 +147,8 @@ def _reason(error: Exception) -> str:
     return text[0].rpartition("] ")[2] if text else type(error).__name__
 
 
-def _by_expansion(node: Node) -> list[Type]:
+def types_by_expansion(node: Node) -> list[Type]:
+    """The types of the results of the node's expansion."""
     from qir.graph import Graph
 
     if node.definition.expand is None:

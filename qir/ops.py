@@ -139,7 +139,7 @@ def _typed(op: str, name: str, kind: str, given: Any) -> Any:
     return int(value) if kind == "INT" and value is not TRAINING else value
 
 
-DECLARATIONS = ("qir.composites", "qir.integer")
+DECLARATIONS = ("qir.composites", "qir.functions", "qir.function_moves", "qir.function_sums", "qir.integer")
 """The modules that declare the operators outside the ONNX standard."""
 
 ENTRY_POINTS = "qir.operators"
