@@ -232,7 +232,9 @@ class _Emitter:
                 case Port(index):
                     return outputs[index]
                 case dict() if type(part) is not dict:
-                    return self.fx.call_function(type(part), (), {key: arrange(item) for key, item in part.items()})
+                    items = {key: arrange(item) for key, item in part.items()}
+                    named = all(isinstance(key, str) and key.isidentifier() for key in items)
+                    return self.fx.call_function(type(part), () if named else (items,), items if named else {})
                 case dict():
                     return {key: arrange(item) for key, item in part.items()}
                 case tuple() | list():

@@ -23,6 +23,11 @@ class Call(nn.Module):
         self.name = name
         self.training_argument = training
 
+    @property
+    def lowers_as(self) -> tuple[Callable[..., Any], str | None]:
+        """The function that the importer lowers a call of this layer as, and its argument that is the training flag."""
+        return self.function, self.training_argument
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns."""
         if self.training_argument is not None:

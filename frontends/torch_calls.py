@@ -6,13 +6,14 @@ import inspect
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from qir.attributes import TRAINING, Port, Symbol
-from qir.frontends.torch_lowerings import Builder, Lowering, plain_name
+from qir.frontends.torch_lowerings import Builder, Lowering, lowers, plain_name
 from qir.graph import Node, Value
 from qir.traits import IdentityInInference, MovesData, Stateful
 
@@ -68,6 +69,17 @@ def bound(lowering: Lowering, layer: nn.Module) -> Lowering:
         return lowering(build, **given)
 
     return call
+
+
+def lowering_of_layer(layer: nn.Module) -> Lowering | None:
+    """The lowering of a layer's call: that of its class or, if it is a function as a layer, that of the function."""
+    function, training = getattr(layer, "lowers_as", (None, None))
+    if function is None:
+        lowering = lowers.of_layer(layer)
+        return None if lowering is None else bound(lowering, layer)
+    if (lowering := lowers.of_function(function)) is None:
+        return None
+    return lowering if training is None else partial(lowering, **{training: TRAINING})
 
 
 def is_special(layer: nn.Module) -> bool:

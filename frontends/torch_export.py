@@ -235,6 +235,9 @@ class _Importer:
             name = f"torch.ops.{target._schema.name.replace('::', '.')}.{target._overloadname}"
         else:
             name = f"torch.{getattr(target, '__module__', '')}.{getattr(target, '__name__', target)}"
+        if any(isinstance(arg, fx.GraphModule) for arg in args):
+            raise QirError(f"the model calls {target}, which takes functions", stage="import",
+                           help="call it in a function that torch.fx.wrap keeps whole")  # fmt: skip
         return opaque(build, name, args, kwargs, target)
 
     def _place(self, build: Builder, node: fx.Node, result: Any) -> None:

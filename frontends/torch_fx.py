@@ -25,10 +25,10 @@ from qir.frontends import (  # noqa: F401  (they fill the table)
 )
 from qir.frontends.torch_calls import (
     Shape,
-    bound,
     full_name,
     is_in_place,
     is_special,
+    lowering_of_layer,
     main_node,
     mark_order,
     opaque,
@@ -43,7 +43,7 @@ from qir.frontends.torch_lowerings import (
     make_weight,
     type_of_tensor,
 )
-from qir.frontends.torch_trace import TrainingFlag, nothing_whole, trace, users_line
+from qir.frontends.torch_trace import TrainingFlag, nothing_whole, number_of_arguments, trace, users_line
 from qir.graph import Graph, Node, Value
 from qir.types import UNKNOWN, ScalarType, TensorType, Type
 
@@ -85,12 +85,14 @@ class _Importer:
     transient: set[str] = field(default_factory=set)
     in_order: list[Node] = field(default_factory=list)
     position: dict[fx.Node, int] = field(default_factory=dict)
+    layers: set[str] = field(default_factory=set)
 
     def run(self) -> Graph:
         """The graph."""
         self.graph.name = re.sub(r"\W", "", type(self.model).__name__) or "main"
         self._find_weights()
         self.position = {node: number for number, node in enumerate(self.traced.graph.nodes)}
+        self.layers = {str(node.target) for node in self.traced.graph.nodes if node.op == "call_module"}
         for node in self.traced.graph.nodes:
             self._step(node)
         for identity in self.paths:
@@ -146,9 +148,15 @@ class _Importer:
     def _input(self, node: fx.Node) -> None:
         if node.args and not node.users:
             return
-        number = len(self.graph.inputs)
         name = str(node.target).lstrip("*")
-        self.known[node] = self.graph.input(name, self._input_type(number))
+        if name == node.target:
+            self.known[node] = self.graph.input(name, self._input_type(len(self.graph.inputs)))
+            return
+        given = None if self.example_inputs is None else len(self.example_inputs) - len(self.graph.inputs)
+        self.known[node] = [
+            self.graph.input(f"{name}_{number}", self._input_type(len(self.graph.inputs)))
+            for number in range(number_of_arguments(node, given))
+        ]
 
     def _input_type(self, number: int) -> Type:
         examples = self.example_inputs
@@ -263,13 +271,13 @@ class _Importer:
         path = str(node.target)
         layer = self.traced.get_submodule(path)
         args, kwargs = self._arguments(node)
-        lowering = None if is_special(layer) or self.whole(layer) else lowers.of_layer(layer)
+        lowering = None if is_special(layer) or self.whole(layer) else lowering_of_layer(layer)
         build = self._builder()
-        result = None
-        if lowering is not None:
-            result = self._lowered(build, bound(lowering, layer), args, kwargs)
+        result = self._lowered(build, lowering, args, kwargs)
         if result is None:
-            result = opaque(build, f"torch.nn.{type(layer).__name__}", args, kwargs, host=layer)
+            function, _ = getattr(layer, "lowers_as", (None, None))
+            name = full_name(function) if function else f"torch.nn.{type(layer).__name__}"
+            result = opaque(build, name, args, kwargs, host=layer)
         main = main_node(build.added, path)
         self._place([added for added in build.added if added is not main], node, path)
         if main is not None:
@@ -284,7 +292,7 @@ class _Importer:
     def _scope(self, node: fx.Node) -> str:
         """The path of the module whose forward made the call."""
         stack = [str(path) for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
-        if node.op == "call_module" and stack and stack[-1] == str(node.target):
+        while stack and stack[-1] in self.layers:  # reading an attribute is noted where its value is first passed on
             stack.pop()
         return stack[-1] if stack else ""
 

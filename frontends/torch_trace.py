@@ -118,6 +118,22 @@ def trace(
         return fx.GraphModule(tracer.root, graph)
 
 
+def number_of_arguments(star: fx.Node, given: int | None) -> int:
+    """How many arguments the `*args` of a traced forward stands for: those `given`, or as many as forward reads.
+
+    Raises QirError when that can not be told.
+    """
+    if given is not None:
+        return given
+    indices = [user.args[1] if user.target is operator.getitem else None for user in star.users]
+    if str(star.target).startswith("**") or not all(isinstance(index, int) and index >= 0 for index in indices):
+        file, line = users_line(next(iter(star.users)))
+        loc = Loc(file, line)
+        raise QirError(f"how many arguments {star.target} stands for is not known", stage="import",
+                       snippet=f"{loc}\n    {loc.source.strip()}", help="give example_inputs=(…)")  # fmt: skip
+    return max((index for index in indices if isinstance(index, int)), default=-1) + 1
+
+
 class _FlagRecorder(TorchFunctionMode):
     """Notes, for every dropout, whether it was given the module's own training flag, and hands it a plain one."""
 
