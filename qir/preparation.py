@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from qir.errors import QirError
 from qir.graph import Graph
-from qir.pipeline import Pipeline
+from qir.pipeline import Pass, Pipeline
+from qir.rewrite import Note, Outcome
+from qir.watch import Watcher
 
 if TYPE_CHECKING:
+    import torch
     from torch import fx, nn
 
 PREPARE = "lift-functionals,unroll-modules"
@@ -19,13 +24,25 @@ PREPARE = "lift-functionals,unroll-modules"
 Importer = Literal["auto", "fx", "export"]
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """A prepared module, the importer that took its model, and what became layers."""
+
+    module: fx.GraphModule
+    graph: Graph
+    importer: str
+    lifted: list[Note]
+    unrolled: list[Note]
+
+
 def prepare_model(
-    model: nn.Module,
+    model: nn.Module | torch.export.ExportedProgram,
     modules_to_exclude: Sequence[nn.Module] | None = None,
     module_classes_to_exclude: Sequence[type] | None = None,
     concrete_args: Mapping[str, Any] | None = None,
     *,
     example_inputs: Sequence[Any] | None = None,
+    example_keywords: Mapping[str, Any] | None = None,
     importer: Importer = "auto",
     in_place: bool = False,
 ) -> fx.GraphModule:
@@ -33,35 +50,70 @@ def prepare_model(
 
     Functional calls become layers `module_<call>` of the module whose forward makes them; the second and later calls of
     a layer become `module_<layer>_<n>`, sharing its weights. State has the keys of the model's. The model is not
-    changed, and shares no memory with the result unless `in_place`.
+    changed, and shares no memory with the result unless `in_place`. An already traced `torch.fx.GraphModule` and a
+    `torch.export.ExportedProgram` are models too.
 
     `modules_to_exclude` and `module_classes_to_exclude` (exact classes) stay whole; `concrete_args` fixes arguments of
     forward by name. With `example_inputs` (positional arguments) the result is run on them and must return what the
-    model returns, bit for bit; a model that `torch.fx` can not trace is then imported by `torch.export`. `importer`
+    model returns, bit for bit; a model that `torch.fx` can not trace is then imported by `torch.export`. A model with
+    `example_keywords` is always imported by `torch.export`, and the result is called with the same keywords. `importer`
     chooses one of the two. `meta["new_layers"]` of the result maps each new layer to the user's line of the call.
 
     Raises QirError, showing the user's line, when no importer can take the model.
     """
+    examples = Examples(example_inputs, dict(example_keywords or {}), dict(concrete_args or {}))
+    excluded: list[nn.Module | type] = [*(modules_to_exclude or ()), *(module_classes_to_exclude or ())]
+    return preparation(model, examples, excluded, importer, in_place).module
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The arguments of one call of a model; those in `concrete` have the same value in every call."""
+
+    inputs: Sequence[Any] | None = None
+    keywords: dict[str, Any] = field(default_factory=dict)
+    concrete: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def given(self) -> bool:
+        """Whether there are any."""
+        return self.inputs is not None or bool(self.keywords)
+
+
+def preparation(
+    model: nn.Module | torch.export.ExportedProgram,
+    examples: Examples,
+    excluded: Sequence[nn.Module | type] = (),
+    importer: Importer = "auto",
+    in_place: bool = False,
+) -> Preparation:
+    """What `prepare_model` returns and what it did; `excluded` holds modules and exact classes that stay whole."""
     model = unwrapped(model)
-    excluded, classes = list(modules_to_exclude or ()), tuple(module_classes_to_exclude or ())
-
-    def whole(module: nn.Module) -> bool:
-        return any(module is other for other in excluded) or type(module) in classes
-
     failures: list[QirError] = []
-    for read in _importers(model, example_inputs, importer, whole, concrete_args):
+    for name, read in importers(model, examples, excluded, importer):
         try:
-            return _prepared(model, read(), example_inputs, in_place)
+            return _prepared(model, imported(name, read), name, examples, in_place)
         except QirError as error:
             failures.append(error)
     if len(failures) > 1:
         failures[0].help = f"torch.export fails too: {failures[1].message}"
-    elif example_inputs is None and importer == "auto":
+    elif not examples.given and importer == "auto":
         failures[0].help = "give example_inputs=(…), and torch.export is tried too; " + (failures[0].help or "")
     raise failures[0]
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def imported(name: str, read: Callable[[], Graph]) -> Graph:
+    """The graph that an importer reads. Raises QirError, whatever the importer stumbles over."""
+    try:
+        return read()
+    except QirError:
+        raise
+    except Exception as error:  # a call that neither qir nor its author foresaw; another importer may take it
+        message = f"the importer {name} stumbles over this model: {type(error).__name__}: {error}"
+        raise QirError(message, stage="import") from error
+
+
+def unwrapped(model: Any) -> Any:
     """The module inside of DistributedDataParallel, DataParallel and torch.compile."""
     from torch import nn
 
@@ -74,59 +126,91 @@ def unwrapped(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def _importers(
-    model: nn.Module,
-    example_inputs: Sequence[Any] | None,
-    importer: Importer,
-    whole: Callable[[nn.Module], bool],
-    concrete_args: Mapping[str, Any] | None,
-) -> list[Callable[[], Graph]]:
-    """The ways to import the model, first choice first."""
+def importers(
+    model: nn.Module | torch.export.ExportedProgram,
+    examples: Examples,
+    excluded: Sequence[nn.Module | type] = (),
+    importer: Importer = "auto",
+) -> list[tuple[str, Callable[[], Graph]]]:
+    """The ways to import the model by name, first choice first."""
+    import torch
+
     from qir.frontends.torch_export import import_exported
     from qir.frontends.torch_fx import import_torch
 
+    def whole(module: nn.Module) -> bool:
+        return any(module is other or type(module) is other for other in excluded)
+
+    def export() -> Graph:
+        return import_exported(model, list(examples.inputs or ()), {**examples.keywords, **examples.concrete})
+
     if importer not in ("auto", "fx", "export"):
         raise QirError(f"there is no importer {importer!r}", help="importers are 'auto', 'fx' and 'export'")
-    ways: list[Callable[[], Graph]] = []
-    if importer != "export":
-        ways.append(lambda: import_torch(model, example_inputs, whole=whole, concrete=concrete_args))
-    if importer == "export" and example_inputs is None:
+    if isinstance(model, torch.export.ExportedProgram):
+        return [("torch.export", export)]
+    if importer == "export" and not examples.given:
         raise QirError("torch.export needs example inputs", help="give example_inputs=(…)")
-    keeps = any(whole(module) for module in model.modules())
-    if importer == "export" or (importer == "auto" and example_inputs is not None and not keeps):
-        ways.append(lambda: import_exported(model, list(example_inputs or ()), concrete_args))
+    if importer == "fx" and examples.keywords:
+        raise QirError("torch.fx takes no keyword examples", help="give importer='export', or example_inputs=(…)")
+    ways: list[tuple[str, Callable[[], Graph]]] = []
+    if importer != "export" and not examples.keywords:
+        traced = partial(import_torch, model, examples.inputs, whole=whole, concrete=examples.concrete)
+        ways.append(("torch.fx", traced))
+    if importer == "export" or (examples.given and importer == "auto" and not any(map(whole, model.modules()))):
+        ways.append(("torch.export", export))
     return ways
 
 
-def _prepared(model: nn.Module, graph: Graph, example_inputs: Sequence[Any] | None, in_place: bool) -> fx.GraphModule:
+class _Outcomes(Watcher):
+    """Keeps what every pass did."""
+
+    def __init__(self) -> None:
+        self.kept: list[Outcome] = []
+
+    def after(self, step: Pass, graph: Graph, outcome: Outcome) -> None:
+        self.kept.append(outcome)
+
+
+def _prepared(model: Any, graph: Graph, importer: str, examples: Examples, in_place: bool) -> Preparation:
+    from torch import nn
+
     from qir.backends.torch_module import emit_torch
 
-    before = {node.module for node in graph.nodes()}
-    prepared = emit_torch(Pipeline.parse(PREPARE).run(graph), share=in_place)
-    prepared.meta["new_layers"] = {
-        node.module: str(node.loc or "") for node in graph.nodes() if node.module and node.module not in before
-    }
-    if example_inputs is not None:
-        _check_equal(model, prepared, example_inputs)
-    return _with_training_flags(prepared, model)
+    outcomes = _Outcomes()
+    module = emit_torch(Pipeline.parse(PREPARE).run(graph, [outcomes]), share=in_place)
+    lifted, unrolled = (outcome.done for outcome in outcomes.kept)
+    module.meta["new_layers"] = {note.module: str(note.loc or "") for note in (*lifted, *unrolled)}
+    if examples.given:
+        _check_equal(model, module, importer, examples)
+    if isinstance(model, nn.Module):
+        _copy_training_flags(module, model)
+    return Preparation(module, graph, importer, lifted, unrolled)
 
 
-def _with_training_flags(prepared: fx.GraphModule, model: nn.Module) -> fx.GraphModule:
-    """`prepared` with the flags of the model's modules; new modules have their parent's."""
+def _copy_training_flags(prepared: fx.GraphModule, model: nn.Module) -> None:
+    """Give `prepared` the flags of the model's modules; new modules get their parent's."""
     flags = {path: module.training for path, module in model.named_modules(remove_duplicate=False)}
     for path, module in prepared.named_modules():
         while path not in flags:
             path = path.rpartition(".")[0]
         module.training = flags[path]
-    return prepared
 
 
-def _check_equal(model: nn.Module, prepared: nn.Module, example_inputs: Sequence[Any]) -> None:
-    """Raise QirError unless both return the same for the inputs, bit for bit, in evaluation mode."""
-    expected, actual = (_run(module, example_inputs) for module in (model, prepared))
+def _check_equal(model: Any, prepared: nn.Module, importer: str, examples: Examples) -> None:
+    """Raise QirError unless both return the same for the examples, bit for bit, in evaluation mode."""
+    from torch import nn
+
+    keywords = {**examples.keywords, **examples.concrete}
+    original = model if isinstance(model, nn.Module) else model.module()
+    expected, shape = _run("the model", original, examples.inputs or (), keywords)
+    given = keywords if importer == "torch.export" else examples.keywords
+    actual, prepared_shape = _run("the prepared model", prepared, examples.inputs or (), given)
+    help = "its forward asks Python for the type of a tensor; give importer='export'"
     if len(expected) != len(actual):
         message = f"the prepared model returns {len(actual)} values and the model {len(expected)}"
-        help = "its forward asks Python for the type of a tensor; give importer='export'"
+        raise QirError(message, stage="prepare", help=help)
+    if shape != prepared_shape:
+        message = f"the prepared model returns its values as {prepared_shape} and the model as {shape}"
         raise QirError(message, stage="prepare", help=help)
     for number, (a, b) in enumerate(zip(expected, actual, strict=True)):
         if not _same(a, b):
@@ -135,16 +219,21 @@ def _check_equal(model: nn.Module, prepared: nn.Module, example_inputs: Sequence
             raise QirError(message, stage="prepare", help=help)
 
 
-def _run(module: nn.Module, example_inputs: Sequence[Any]) -> list[Any]:
+def _run(who: str, module: nn.Module, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[list[Any], Any]:
+    """The leaves of what a module returns in evaluation mode, and how it arranges them."""
     import torch
     from torch.utils import _pytree as pytree
 
     flags = [(part, part.training) for part in module.modules()]
     try:
-        module.eval()
+        for part, _ in flags:
+            part.training = False
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return pytree.tree_leaves(module(*deepcopy(list(example_inputs))))
+            return pytree.tree_flatten(module(*deepcopy(list(inputs)), **deepcopy(dict(keywords))))
+    except Exception as error:  # whatever the model's own code raises
+        message = f"{who} fails on the example inputs: {type(error).__name__}: {error}"
+        raise QirError(message, stage="prepare") from error
     finally:
         for part, flag in flags:
             part.training = flag
@@ -153,7 +242,8 @@ def _run(module: nn.Module, example_inputs: Sequence[Any]) -> list[Any]:
 def _same(a: Any, b: Any) -> bool:
     import torch
 
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        same_kind = a.shape == b.shape and a.dtype == b.dtype
-        return same_kind and bool(torch.equal(a, b) or torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
-    return type(a) is type(b) and bool(a == b)
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return type(a) is type(b) and bool(a == b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.equal(a, b) or bool(torch.all((a == b) | (a.isnan() & b.isnan())))

@@ -169,3 +169,68 @@ def test_new_layers_are_mapped_to_the_users_lines() -> None:
     prepared = qir.prepare_model(BranchOnShape(), example_inputs=(torch.randn(2, 3, 13, 13),))
     assert any(name.startswith("module_relu") and "test_prepare.py:" in line
                for name, line in prepared.meta["new_layers"].items())  # fmt: skip
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        x = self.act(self.norm(self.conv(x)))
+        return self.act(x - 1 if y is None else x - y)
+
+
+def test_a_traced_graph_module_is_prepared() -> None:
+    model, x = Small().eval(), torch.randn(2, 3, 5, 5)
+    prepared = qir.prepare_model(torch.fx.symbolic_trace(model, {"y": None}), example_inputs=(x,))
+    assert torch.equal(prepared(x), model(x))
+    assert {"module_sub", "module_act_1"} <= {name for name, _ in prepared.named_children()}
+
+
+def test_an_exported_program_is_prepared() -> None:
+    model, x = Small().eval(), torch.randn(2, 3, 5, 5)
+    program = torch.export.export(model, (x,))
+    for options in ({}, {"example_inputs": (x,)}):
+        prepared = qir.prepare_model(program, **options)  # type: ignore[arg-type]
+        assert torch.equal(prepared(x), model(x))
+        assert set(prepared.state_dict()) == set(model.state_dict())
+        assert {"module_sub", "module_act_1"} <= {name for name, _ in prepared.named_children()}
+
+
+def test_keyword_examples_are_exported_and_given_in_calls() -> None:
+    model, x, y = Small().eval(), torch.randn(2, 3, 5, 5), torch.randn(4, 1, 1)
+    for examples in ({"example_inputs": (x,), "example_keywords": {"y": y}}, {"example_keywords": {"x": x, "y": y}}):
+        prepared = qir.prepare_model(model, **examples)  # type: ignore[arg-type]
+        keywords: dict[str, Any] = examples["example_keywords"]  # type: ignore[assignment]
+        given = examples.get("example_inputs", ())
+        assert torch.equal(prepared(*given, **keywords), model(x, y))
+    with pytest.raises(QirError, match="torch.fx takes no keyword examples"):
+        qir.prepare_model(model, example_keywords={"x": x}, importer="fx")
+
+
+def test_a_dictionary_of_another_class_is_returned_in_it() -> None:
+    from collections import OrderedDict
+
+    class Pyramid(nn.Module):
+        def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+            return OrderedDict([("0", F.relu(x)), ("pool", x * 2)])
+
+    x = torch.randn(3)
+    prepared = qir.prepare_model(Pyramid(), example_inputs=(x,), importer="export")
+    assert type(prepared(x)) is OrderedDict
+    assert list(prepared(x)) == ["0", "pool"]
+
+
+def test_a_prepared_model_can_be_prepared_and_quantized_again() -> None:
+    model, x = Small().eval(), torch.randn(2, 3, 5, 5)
+    prepared = qir.prepare_model(model)
+    again = qir.prepare_model(prepared, example_inputs=(x,))
+    assert [name for name, _ in again.named_modules()] == [name for name, _ in prepared.named_modules()]
+    graph = qir.import_model(prepared, (x,))
+    assert not any(node.definition.opaque for node in graph.nodes())
+
+
+def test_a_failing_example_is_told_from_a_failing_import() -> None:
+    with pytest.raises(QirError, match="the model fails on the example inputs"):
+        qir.prepare_model(nn.Sequential(nn.Linear(3, 3)), example_inputs=(torch.randn(2, 4),), importer="fx")
