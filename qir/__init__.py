@@ -19,3 +19,5 @@ from qir.pipeline import Pass as Pass
 from qir.pipeline import Pipeline as Pipeline
 from qir.preparation import prepare_model as prepare_model
 from qir.text import parse as parse
+from qir.validation import Finding as Finding
+from qir.validation import ModelValidator as ModelValidator
