@@ -1,0 +1,181 @@
+"""Prepares every model of a zoo and compares outputs, bit for bit, on inputs that the importer has not seen.
+
+    python -m bench.coverage [--zoo FOLDER] [--json FILE] [MODEL ...]
+
+The folder holds `zoo.py` with a dictionary `ZOO` of entries that have `build()`, `inputs(offset)`, `tags` and `source`.
+Exits with 1 when the outputs of a model that is not tagged `data_dependent` differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import fx, nn
+
+from qir.errors import QirError
+from qir.preparation import Examples, Preparation, preparation
+from qir.progress import track
+from tests.comparing import same
+
+DATA_DEPENDENT = "data_dependent"
+
+
+@dataclass
+class Coverage:
+    """What was found for one model. `alone` is the time of the importer's own tracing, without qir."""
+
+    name: str
+    source: str
+    tags: list[str]
+    importer: str = ""
+    equal: bool = False
+    lifted: int = 0
+    unrolled: int = 0
+    opaque: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    alone: float = 0.0
+    error: str = ""
+
+    @property
+    def fails(self) -> bool:
+        """Whether the outputs should be equal and are not."""
+        return not self.equal and DATA_DEPENDENT not in self.tags
+
+    def row(self) -> list[str]:
+        """The cells of the table."""
+        left = ", ".join(f"{count} {op.removeprefix('torch.')}" for op, count in self.opaque.items())
+        times = f"{self.seconds / self.alone:.1f}" if self.alone else ""
+        counts = [str(self.lifted), str(self.unrolled)] if self.importer else ["", ""]
+        outcome = "equal" if self.equal else "no" if self.fails else "data"
+        return [self.name, self.importer, outcome, *counts, f"{self.seconds:.2f}", times, left or self.error]
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Inside, frameworks neither warn, log nor print."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """How long it took, and what it returned."""
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def output(module: nn.Module, inputs: tuple[Any, dict[str, Any]]) -> Any:
+    """What the module returns for copies of the inputs, drawing random numbers with the seed 0."""
+    args, keywords = deepcopy(inputs)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return module(*args, **keywords)
+
+
+def measured(entry: Any) -> Coverage:
+    """Everything about one model."""
+    found = Coverage(entry.name, entry.source, list(entry.tags))
+    model, (args, keywords) = entry.build(), entry.inputs(7)
+    try:
+        found.seconds, made = timed(lambda: preparation(model, Examples(args, keywords)))
+        _describe(found, made)
+        found.alone = _alone(made.importer, model, args, keywords)
+        fresh = entry.inputs(8)
+        found.equal = same(output(model, fresh), output(made.module, fresh))
+        found.error = "" if found.equal else "other outputs on fresh inputs"
+    except QirError as error:
+        found.error = f"{error.message} ({error.help})" if error.help else error.message
+    except Exception as error:  # of the prepared module, on inputs that differ from those of the import
+        found.error = f"{type(error).__name__}: {error}"
+    return found
+
+
+def _describe(found: Coverage, made: Preparation) -> None:
+    found.importer, found.lifted, found.unrolled = made.importer, len(made.lifted), len(made.unrolled)
+    found.opaque = dict(Counter(node.op for node in made.graph.nodes() if node.definition.opaque).most_common())
+
+
+def _alone(importer: str, model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> float:
+    """The time that the framework's own tracing takes, 0 when it fails."""
+    with suppress(Exception):  # it takes no arguments that have a default, for example
+        if importer == "torch.fx":
+            return timed(lambda: fx.symbolic_trace(model))[0]
+        return timed(lambda: torch.export.export(model, args, keywords, strict=False))[0]
+    return 0.0
+
+
+def table(found: Sequence[Coverage]) -> Table:
+    """One row for every model."""
+    columns = ("model", "importer", "outputs", "lifted", "unrolled", "seconds", "× alone", "left opaque, or why not")
+    made = Table(*columns, title="prepared models")
+    for coverage in found:
+        made.add_row(*coverage.row())
+    return made
+
+
+def summary(found: Sequence[Coverage]) -> str:
+    """The counts, in a line for each source."""
+    lines = []
+    for source in dict.fromkeys(coverage.source for coverage in found):
+        group = [coverage for coverage in found if coverage.source == source]
+        equal = sum(coverage.equal for coverage in group)
+        taken = Counter(coverage.importer for coverage in group if coverage.importer)
+        lines.append(f"{source}: {equal} of {len(group)} equal, {', '.join(f'{n} by {i}' for i, n in taken.items())}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; 0 when every model that can be is bit-equal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="names in the zoo (default: all)")
+    parser.add_argument("--zoo", type=Path, default=Path("../shared/zoo"), help="its folder (default: ../shared/zoo)")
+    parser.add_argument("--json", type=Path, help="where to write what the table shows")
+    given = parser.parse_args(arguments)
+    if not (given.zoo / "zoo.py").is_file():
+        parser.error(f"there is no zoo.py in {given.zoo}")
+    sys.path.insert(0, str(given.zoo))
+    zoo = import_module("zoo").ZOO
+    if unknown := set(given.models) - set(zoo):
+        parser.error(f"no model is called {', '.join(sorted(unknown))}")
+    found = []
+    for name in track(given.models or list(zoo), "models"):
+        with silence():
+            found.append(measured(zoo[name]))
+    if given.json is not None:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps([asdict(coverage) for coverage in found], indent=1) + "\n")
+    console = Console()
+    console.width = max(console.width, 130)
+    console.print(table(found))
+    console.print(summary(found))
+    failed = [coverage.name for coverage in found if coverage.fails]
+    for name in failed:
+        print(f"FAILED: {name}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
