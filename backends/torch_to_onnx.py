@@ -74,7 +74,7 @@ def _is_number(value: Value) -> bool:
 
 def _size(tensor: torch.Tensor) -> Any:
     size = tensor.item()
-    torch._check(size >= 0)
+    torch._check(size >= 0)  # type: ignore[no-untyped-call]
     return size
 
 

@@ -126,7 +126,7 @@ def outputs_and_gradients(model: Any, inputs: list[Tensor]) -> tuple[list[Any], 
 
 
 @pytest.mark.parametrize(("model", "inputs"), list(cases()))
-@pytest.mark.parametrize("importer", [import_torch, import_exported])
+@pytest.mark.parametrize("importer", [import_torch, pytest.param(import_exported, marks=pytest.mark.slow)])
 def test_call_and_its_gradient_are_torchs_in_both_importers(importer: Any, model: Any, inputs: list[Tensor]) -> None:
     graph = importer(model, inputs)
     qir.Pipeline.parse("lift-functionals").run(graph)
