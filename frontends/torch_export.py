@@ -167,6 +167,9 @@ class _Importer:
         if target is operator.getitem and isinstance(args[0], list | tuple):
             self.known[node] = args[0][args[1]]
             return
+        if target is aten.alias.default:
+            self.known[node] = args[0]
+            return
         if name in REGIONS:
             self.known[node] = self._region(node, *REGIONS[name](*args))
             return

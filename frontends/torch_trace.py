@@ -146,6 +146,9 @@ class _FlagRecorder(TorchFunctionMode):
         if function in DROPOUTS:
             self.given.append(any(isinstance(value, TrainingFlag) for value in (*args, *kwargs.values())))
         plain = [bool(value) if isinstance(value, TrainingFlag) else value for value in args]
+        if function in DROPOUTS and plain:
+            # Some of them return the very tensor that they are given, and torch.export then takes the two for one.
+            plain[0] = torch.ops.aten.alias(plain[0])
         return function(*plain, **{k: bool(v) if isinstance(v, TrainingFlag) else v for k, v in kwargs.items()})
 
 

@@ -207,6 +207,8 @@ def test_keyword_examples_are_exported_and_given_in_calls() -> None:
         assert torch.equal(prepared(*given, **keywords), model(x, y))
     with pytest.raises(QirError, match="torch.fx takes no keyword examples"):
         qir.prepare_model(model, example_keywords={"x": x}, importer="fx")
+    with pytest.raises(QirError, match="torch.export keeps no module whole"):
+        qir.prepare_model(model, [model.norm], example_keywords={"x": x})
 
 
 def test_a_dictionary_of_another_class_is_returned_in_it() -> None:
@@ -234,3 +236,19 @@ def test_a_prepared_model_can_be_prepared_and_quantized_again() -> None:
 def test_a_failing_example_is_told_from_a_failing_import() -> None:
     with pytest.raises(QirError, match="the model fails on the example inputs"):
         qir.prepare_model(nn.Sequential(nn.Linear(3, 3)), example_inputs=(torch.randn(2, 4),), importer="fx")
+
+
+@pytest.mark.parametrize("drop", [F.dropout, F.dropout2d, F.alpha_dropout], ids=lambda drop: str(drop.__name__))
+@pytest.mark.parametrize("importer", ["fx", "export"])
+def test_a_tensor_that_is_dropped_and_read_stays_two_tensors(drop: Any, importer: Any) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return drop(x, 0.5, self.training) * 2 + x
+
+    model, x = Net(), torch.randn(2, 3, 4, 4)
+    prepared = qir.prepare_model(model.eval(), example_inputs=(x,), importer=importer)
+    results = []
+    for module in (model.train(), prepared.train()):
+        torch.manual_seed(3)
+        results.append(module(x))
+    assert torch.equal(*results)
