@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from contextlib import redirect_stderr, redirect_stdout
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
 
@@ -28,12 +31,26 @@ def export(
         if dynamic and (keywords or not any(shapes or ())):
             continue
         try:
-            with recording_flags(model) as flags, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            with recording_flags(model) as flags, quiet():
                 program = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
             return program, flags
         except Exception as error:  # torch.export raises whatever the model's own code raises, and much of its own
             failures.append(error)
     raise _unexportable(failures[-1]) from failures[-1]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, torch neither prints, warns nor logs."""
+    log = logging.getLogger("torch")
+    level = log.level
+    try:
+        log.setLevel(logging.CRITICAL)
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _first_axis(leaf: Any) -> Any:
@@ -51,7 +68,7 @@ def _unexportable(error: Exception) -> QirError:
         snippet = f"{loc}\n    {loc.source.strip()}"
     return QirError(
         f"torch.export can not follow this model: {lines[0]}", stage="import", snippet=snippet,
-        help="a branch on tensor data needs torch.cond, or leave that module whole",
+        help="a branch on tensor data goes into a function that torch.fx.wrap keeps whole",
     )  # fmt: skip
 
 

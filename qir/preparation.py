@@ -152,11 +152,15 @@ def importers(
         raise QirError("torch.export needs example inputs", help="give example_inputs=(…)")
     if importer == "fx" and examples.keywords:
         raise QirError("torch.fx takes no keyword examples", help="give importer='export', or example_inputs=(…)")
+    keeps = any(map(whole, model.modules()))
+    if keeps and examples.keywords:
+        raise QirError("torch.export keeps no module whole, and torch.fx takes no keyword examples",
+                       help="give positional example_inputs=(…)")  # fmt: skip
     ways: list[tuple[str, Callable[[], Graph]]] = []
     if importer != "export" and not examples.keywords:
         traced = partial(import_torch, model, examples.inputs, whole=whole, concrete=examples.concrete)
         ways.append(("torch.fx", traced))
-    if importer == "export" or (examples.given and importer == "auto" and not any(map(whole, model.modules()))):
+    if importer == "export" or (examples.given and importer == "auto" and not keeps):
         ways.append(("torch.export", export))
     return ways
 
@@ -216,6 +220,8 @@ def _check_equal(model: Any, prepared: nn.Module, importer: str, examples: Examp
         if not _same(a, b):
             message = f"output {number} of the prepared model differs from the model's on the example inputs"
             help = "keep the module that differs whole: modules_to_exclude=[…]"
+            if importer == "torch.export":
+                help = "the model computes otherwise while torch.export looks on; give importer='fx'"
             raise QirError(message, stage="prepare", help=help)
 
 
