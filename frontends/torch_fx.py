@@ -40,10 +40,10 @@ from qir.frontends.torch_lowerings import (
     Lowering,
     Unlowered,
     lowers,
-    make_weight,
     type_of_tensor,
 )
 from qir.frontends.torch_trace import TrainingFlag, nothing_whole, number_of_arguments, trace, users_line
+from qir.frontends.torch_weights import Weights
 from qir.graph import Graph, Node, Value
 from qir.types import UNKNOWN, ScalarType, TensorType, Type
 
@@ -77,12 +77,9 @@ class _Importer:
     example_inputs: Sequence[Any] | None
     batch: str | None
     whole: Callable[[nn.Module], bool]
+    weights: Weights = field(init=False)
     graph: Graph = field(default_factory=Graph)
     known: dict[fx.Node, Any] = field(default_factory=dict)
-    weights: dict[int, Value] = field(default_factory=dict)
-    paths: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    tensors: dict[int, torch.Tensor] = field(default_factory=dict)
-    transient: set[str] = field(default_factory=set)
     in_order: list[Node] = field(default_factory=list)
     position: dict[fx.Node, int] = field(default_factory=dict)
     layers: set[str] = field(default_factory=set)
@@ -90,45 +87,17 @@ class _Importer:
     def run(self) -> Graph:
         """The graph."""
         self.graph.name = re.sub(r"\W", "", type(self.model).__name__) or "main"
-        self._find_weights()
+        self.weights = Weights(self.graph, self.model)
         self.position = {node: number for number, node in enumerate(self.traced.graph.nodes)}
         self.layers = {str(node.target) for node in self.traced.graph.nodes if node.op == "call_module"}
         for node in self.traced.graph.nodes:
             self._step(node)
-        for identity in self.paths:
-            self._weight(self.tensors[identity])
+        self.weights.add_unread()
         for node in reversed(self.in_order):
             if not node.erased and node.op == "qir.AxisSize":
                 self.graph.erase_dead(node)
         mark_order(self.in_order)
         return self.graph
-
-    def _find_weights(self) -> None:
-        """Every name of every parameter and buffer of the model."""
-        named = [
-            *self.model.named_parameters(remove_duplicate=False),
-            *self.model.named_buffers(remove_duplicate=False),
-        ]
-        for path, tensor in named:
-            self.paths[id(tensor)] = (*self.paths.get(id(tensor), ()), path)
-            self.tensors[id(tensor)] = tensor
-        for prefix, module in self.model.named_modules(remove_duplicate=False):
-            hidden = module._non_persistent_buffers_set
-            self.transient |= {f"{prefix}.{name}" if prefix else name for name in hidden}
-
-    def _weight(self, tensor: torch.Tensor) -> Value:
-        """The one value of this tensor; a literal for a tensor that is no part of the model's state."""
-        if id(tensor) not in self.weights:
-            paths = self.paths.get(id(tensor), ())
-            weight = make_weight(tensor, paths, not set(paths) & self.transient)
-            hint = paths[0] if paths else "c"
-            if not paths:
-                value = self.graph.constant(weight.array, hint)
-            else:
-                value = self.graph.weight(weight, type_of_tensor(tensor), hint)
-            self.weights[id(tensor)] = value
-            self.tensors[id(tensor)] = tensor
-        return self.weights[id(tensor)]
 
     # -- one fx node -------------------------------------------------------------------------------------------------
 
@@ -177,14 +146,14 @@ class _Importer:
         found: Any = self.traced
         for name in path.split("."):
             found = getattr(found, name)
-        return self._weight(found) if isinstance(found, torch.Tensor) else found
+        return self.weights.of(found) if isinstance(found, torch.Tensor) else found
 
     def _output(self, returned: Any) -> None:
         def arrange(part: Any) -> Any:
             if isinstance(part, fx.Node):
                 part = self.known[part]
             if isinstance(part, torch.Tensor):
-                part = self._weight(part)
+                part = self.weights.of(part)
             match part:
                 case Value():
                     self.graph.outputs.append(part)
@@ -218,7 +187,7 @@ class _Importer:
         return tuple(map(resolve, node.args)), {key: resolve(item) for key, item in node.kwargs.items()}
 
     def _builder(self) -> Builder:
-        return Builder(self.graph, self._weight)
+        return Builder(self.graph, self.weights.of)
 
     def _call(self, node: fx.Node) -> None:
         args, kwargs = self._arguments(node)
