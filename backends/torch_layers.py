@@ -89,7 +89,8 @@ def batch_normalization(node: Node) -> Emission:
     if not owned(node, weight=1, bias=2, running_mean=3, running_var=4):
         return layer(modules.BatchNorm(epsilon, momentum), *node.operands, _counter(mean))
     kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
-    known = type(node.host) if node.host is not None else kinds.get(x.type.rank or 0, nn.BatchNorm2d)
+    torchs = (kind for kind in type(node.host).__mro__ if kind.__module__ == nn.BatchNorm2d.__module__)
+    known = next(torchs, None) or kinds.get(x.type.rank or 0, nn.BatchNorm2d)
     module = known(scale.type.static[0], eps=epsilon, momentum=momentum, device="meta")
     return layer(module, x, weight=scale, bias=bias, running_mean=mean, running_var=variance,
                  num_batches_tracked=_counter(mean))  # fmt: skip

@@ -82,6 +82,17 @@ def lowering_of_layer(layer: nn.Module) -> Lowering | None:
     return lowering if training is None else partial(lowering, **{training: TRAINING})
 
 
+def follows_training(module: nn.Module | None) -> bool:
+    """Whether it is a batch norm that uses its statistics in evaluation; its own forward may ask for the mode."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+
+
+def with_training_flag(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call of F.batch_norm, with a training flag that follows the module's."""
+    rest = dict(zip(("momentum", "eps"), args[6:], strict=False))
+    return args[:5], {**kwargs, **rest, "training": TRAINING}
+
+
 def is_special(layer: nn.Module) -> bool:
     """Whether calling the layer does more than its forward: hooks, parametrizations."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)

@@ -31,7 +31,7 @@ from qir.frontends.torch_aten import (
     functional,
     lowering_of,
 )
-from qir.frontends.torch_calls import main_node, mark_order, opaque, same_kind
+from qir.frontends.torch_calls import follows_training, main_node, mark_order, opaque, same_kind
 from qir.frontends.torch_lowerings import Builder, Unlowered, make_weight, type_of_tensor
 from qir.frontends.torch_program import export, type_of_example
 from qir.frontends.torch_trace import users_line
@@ -269,10 +269,12 @@ class _Importer:
     def _layer(self, node: fx.Node) -> str | None:
         """The path of the torch.nn layer that makes the call, when it is one that a single call computes."""
         stack = self._stack(node)
-        if not stack or not stack[-1][1].startswith("torch.nn.modules."):
+        if not stack:
             return None
         path, kind = stack[-1]
-        return path if kind.rpartition(".")[2] in SINGLE_CALL else None
+        if node.target is aten.batch_norm.default and isinstance(self.model, nn.Module):
+            return path if follows_training(self.model.get_submodule(path)) else None
+        return path if kind.startswith("torch.nn.modules.") and kind.rpartition(".")[2] in SINGLE_CALL else None
 
     def _scope(self, node: fx.Node) -> str:
         stack = self._stack(node)

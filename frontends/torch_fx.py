@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
 from qir.attributes import TRAINING, Port
@@ -25,6 +26,7 @@ from qir.frontends import (  # noqa: F401  (they fill the table)
 )
 from qir.frontends.torch_calls import (
     Shape,
+    follows_training,
     full_name,
     is_in_place,
     is_special,
@@ -34,6 +36,7 @@ from qir.frontends.torch_calls import (
     opaque,
     same_kind,
     views,
+    with_training_flag,
 )
 from qir.frontends.torch_lowerings import (
     Builder,
@@ -186,9 +189,6 @@ class _Importer:
 
         return tuple(map(resolve, node.args)), {key: resolve(item) for key, item in node.kwargs.items()}
 
-    def _builder(self) -> Builder:
-        return Builder(self.graph, self.weights.of)
-
     def _call(self, node: fx.Node) -> None:
         args, kwargs = self._arguments(node)
         if (shape := self._shape_access(node, args)) is not None:
@@ -196,8 +196,13 @@ class _Importer:
             return
         lowering = lowers.of_method(str(node.target)) if node.op == "call_method" else lowers.of_function(node.target)
         name = f"Tensor.{node.target}" if node.op == "call_method" else full_name(node.target)
-        build = self._builder()
+        build = Builder(self.graph, self.weights.of)
+        norm = self.model.get_submodule(self._scope(node)) if node.target is F.batch_norm else None
+        if follows_training(norm):
+            args, kwargs = with_training_flag(*args, **kwargs)
         result = self._lowered(build, lowering, args, kwargs)
+        if result is not None and follows_training(norm):
+            build.added[-1].module, build.added[-1].host = self._scope(node), norm
         if result is None:
             result = opaque(build, name, args, kwargs, host=None if node.op == "call_method" else node.target)
         self._place(build.added, node, self._scope(node))
@@ -212,7 +217,7 @@ class _Importer:
         if node.op == "call_method" and node.target == "size" and len(node.args) == 1 and not node.kwargs:
             return Shape(args[0])
         if node.target is operator.getitem and isinstance(args[0], Shape) and isinstance(args[1], int):
-            build = self._builder()
+            build = Builder(self.graph, self.weights.of)
             result = build("qir.AxisSize", args[0].of, axis=args[1])
             self._place(build.added, node, self._scope(node))
             return result
@@ -241,7 +246,7 @@ class _Importer:
         layer = self.traced.get_submodule(path)
         args, kwargs = self._arguments(node)
         lowering = None if is_special(layer) or self.whole(layer) else lowering_of_layer(layer)
-        build = self._builder()
+        build = Builder(self.graph, self.weights.of)
         result = self._lowered(build, lowering, args, kwargs)
         if result is None:
             function, _ = getattr(layer, "lowers_as", (None, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,28 @@ class ReusedConvAndNorm(nn.Module):
         for _ in range(3):
             x = F.relu(self.norm(self.conv(x))) + x
         return F.dropout(self.head(x.mean((2, 3))), 0.2, self.training)
+
+
+class NormAndAct(nn.BatchNorm2d):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        batch = True if self.training else self.running_mean is None
+        arguments = (self.running_mean, self.running_var, self.weight, self.bias, batch, 0.1, self.eps)
+        return self.act(F.batch_norm(x, *arguments)).mean((2, 3))
+
+
+class OwnNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 5, 3), NormAndAct(5)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.norm(self.conv(x))
 
 
 class TiedEmbedding(nn.Module):
@@ -75,7 +98,7 @@ def trained(model: nn.Module, batch: Callable[[int], Tensor]) -> nn.Module:
     return model
 
 
-MODELS = [(ReusedConvAndNorm, images), (TiedEmbedding, words), (ReusedPReLU, rows)]
+MODELS = [(ReusedConvAndNorm, images), (OwnNorm, images), (TiedEmbedding, words), (ReusedPReLU, rows)]
 
 
 @pytest.mark.parametrize("importer", ["fx", "export"])
