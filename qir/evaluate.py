@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
@@ -95,6 +94,8 @@ def _type_of(array: Any) -> TensorType:
 
 
 def _by_onnx(node: Node, operands: Sequence[Any]) -> Sequence[Any]:
+    from onnx.reference import ReferenceEvaluator
+
     names = ["" if operand is None else f"i{port}" for port, operand in enumerate(operands)]
     feeds = {}
     for name, operand, type in zip(names, operands, promoted_types(node), strict=True):

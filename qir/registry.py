@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from qir.errors import QirError
@@ -41,6 +40,8 @@ def register(name: str, kind: type[Pass]) -> None:
 
 @cache
 def _installed() -> dict[str, str]:
+    from importlib.metadata import entry_points
+
     return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -51,6 +50,8 @@ def target(name: str) -> Target:
 
     Raises QirError for an unknown name and for a profile that is not complete.
     """
+    import tomllib
+
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         near = get_close_matches(name, target_names(), 1)
