@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper, parser
 
 import qir
@@ -462,7 +463,7 @@ def fuzz(count: int, seed: int = 0) -> int:
         data = mutated(generator.choice(seeds), generator)
         try:
             model = onnx.ModelProto.FromString(data)
-        except Exception:
+        except DecodeError:
             continue
         try:
             graph = import_onnx(model)
