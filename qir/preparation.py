@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qir.errors import QirError
 from qir.graph import Graph
-from qir.pipeline import Pass, Pipeline
-from qir.rewrite import Note, Outcome
-from qir.watch import Watcher
+from qir.pipeline import Pipeline
+from qir.rewrite import Note
+from qir.watch import Outcomes
 
 if TYPE_CHECKING:
     import torch
@@ -165,33 +165,23 @@ def importers(
     return ways
 
 
-class _Outcomes(Watcher):
-    """Keeps what every pass did."""
-
-    def __init__(self) -> None:
-        self.kept: list[Outcome] = []
-
-    def after(self, step: Pass, graph: Graph, outcome: Outcome) -> None:
-        self.kept.append(outcome)
-
-
 def _prepared(model: Any, graph: Graph, importer: str, examples: Examples, in_place: bool) -> Preparation:
     from torch import nn
 
     from qir.backends.torch_module import emit_torch
 
-    outcomes = _Outcomes()
+    outcomes = Outcomes()
     module = emit_torch(Pipeline.parse(PREPARE).run(graph, [outcomes]), share=in_place)
     lifted, unrolled = (outcome.done for outcome in outcomes.kept)
     module.meta["new_layers"] = {note.module: str(note.loc or "") for note in (*lifted, *unrolled)}
     if examples.given:
         _check_equal(model, module, importer, examples)
     if isinstance(model, nn.Module):
-        _copy_training_flags(module, model)
+        copy_training_flags(module, model)
     return Preparation(module, graph, importer, lifted, unrolled)
 
 
-def _copy_training_flags(prepared: fx.GraphModule, model: nn.Module) -> None:
+def copy_training_flags(prepared: fx.GraphModule, model: nn.Module) -> None:
     """Give `prepared` the flags of the model's modules; new modules get their parent's."""
     flags = {path: module.training for path, module in model.named_modules(remove_duplicate=False)}
     for path, module in prepared.named_modules():

@@ -47,6 +47,16 @@ class Verify(Watcher):
             raise
 
 
+class Outcomes(Watcher):
+    """Keeps what every pass says it did."""
+
+    def __init__(self) -> None:
+        self.kept: list[Outcome] = []
+
+    def after(self, step: Pass, graph: Graph, outcome: Outcome) -> None:
+        self.kept.append(outcome)
+
+
 @dataclass
 class PrintAfter(Watcher):
     """Gives the text of the graph to `write` after the passes named (all of them, when none is)."""
