@@ -81,28 +81,28 @@ def fuse_before(quantize: Node, graph: Graph) -> Value | Miss | None:
 def _fuse(node: Node, clamp: Node | None, quantize: Node | None, graph: Graph) -> Value | Miss:
     obstacle = _obstacle(node, clamp, quantize)
     if obstacle is not None:
-        return Miss(obstacle)
+        return obstacle
     fused = KERNELS[node.op].fuse(node, quantize.operands[1:3] if quantize else [])
-    if isinstance(fused, str):
-        return Miss(fused)
+    if isinstance(fused, Miss):
+        return fused
     op, operands, attrs = fused
     end = quantize if quantize is not None else node
     around = [part for part in (node, clamp) if part is not None]
     return graph.add(op, operands, attrs, like=around, types=[end.result.type]).result
 
 
-def _obstacle(node: Node, clamp: Node | None, quantize: Node | None) -> str | None:
+def _obstacle(node: Node, clamp: Node | None, quantize: Node | None) -> Miss | None:
     """What keeps the kernel from fusing, the bias aside."""
     kernel = KERNELS[node.op]
     for port in range(len(node.operands)) if kernel.reads is None else kernel.reads:
         if dequantized(node.operands[port]) is None:
-            return f"it reads %{node.operands[port].hint} in float"
+            return Miss(f"it reads %{node.operands[port].hint} in float", "quantize that tensor to 8 bits")
     if len({value.type.dtype for value in _activations(node)}) > 1:
-        return "its operands have different integer dtypes"
+        return Miss("its operands have different integer dtypes", "give its operands grids of one dtype")
     if quantize is not None and len(quantize.operands) < 3:
-        return "its output has no zero point"
+        return Miss("its output has no zero point", "give its QuantizeLinear a zero point")
     if clamp is not None and quantize is not None:
-        return clamp_obstacle(clamp, quantize) if kernel.absorbs else f"no {node.op} kernel takes a {clamp.op}"
+        return clamp_obstacle(clamp, quantize) if kernel.absorbs else Miss(f"no {node.op} kernel takes a {clamp.op}")
     return None
 
 
@@ -141,14 +141,14 @@ def float_matmul(node: Node, graph: Graph) -> Value | Miss | None:
     return float_gemm(node, graph)
 
 
-def why_float(node: Node, profile: Target) -> str:
+def why_float(node: Node, profile: Target) -> Miss:
     """Why the node was left in float."""
     if node.op not in KERNELS:
         clamp = node.definition.trait(Clamps)
         before = node.operands[0].node if clamp else None
         if before is not None and before.op in KERNELS:
-            return f"it is computed with the {before.op} before it, which is in float"
-        return profile.reason_for_float(node.op)
+            return Miss(f"it is computed with the {before.op} before it, which is in float")
+        return Miss(profile.reason_for_float(node.op))
     readers = [use.node for use in node.result.uses]
     quantize = next((reader for reader in readers if reader.op == "QuantizeLinear"), None)
     clamp_node = next((r for r in readers if r.definition.trait(Clamps)), None) if quantize is None else None
@@ -157,8 +157,9 @@ def why_float(node: Node, profile: Target) -> str:
     if reason := _obstacle(node, clamp_node, quantize):
         return reason
     if len(readers) > 1 or node.result.is_output:
-        return f"its result has {len(readers) + node.result.is_output} readers"
+        return Miss(f"its result has {len(readers) + node.result.is_output} readers",
+                    "let one quantizer stand before all of them")  # fmt: skip
     if quantize is None and node.op not in profile.float_output:
-        return "nothing quantizes its result"
+        return Miss("nothing quantizes its result", "quantize its result")
     fused = KERNELS[node.op].fuse(node, quantize.operands[1:3] if quantize else [])
-    return fused if isinstance(fused, str) else profile.reason_for_float(node.op)
+    return fused if isinstance(fused, Miss) else Miss(profile.reason_for_float(node.op))

@@ -14,6 +14,7 @@ import numpy as np
 from qir.graph import Node, Value
 from qir.integer import DOMAIN
 from qir.ops import VOCABULARY_OPSET
+from qir.rewrite import Miss
 from qir.traits import Clamps
 from qir.types import integer_range
 
@@ -50,18 +51,20 @@ def kernel_before(quantize: Node) -> tuple[Node, Node | None] | None:
     return node, None
 
 
-def clamp_obstacle(clamp: Node, quantize: Node) -> str | None:
+def clamp_obstacle(clamp: Node, quantize: Node) -> Miss | None:
     """Why the clamp is not free; None when the grid of `quantize` already ends within its limits."""
     trait = clamp.definition.trait(Clamps)
     limits = trait.range(clamp) if trait else None
     scale, zero = (value.array for value in quantize.operands[1:3])
     if limits is None:
-        return f"the limits of its {clamp.op} are computed"
+        return Miss(f"the limits of its {clamp.op} are computed", "make the limits constants")
     low, high = integer_range(quantize.result.type.dtype or "")
     if limits[0] is not None and float((np.float32(low) - np.float32(zero)) * scale) < limits[0]:
-        return f"its {clamp.op} is not free: the grid after it goes below {limits[0]:g}"
+        return Miss(f"its {clamp.op} is not free: the grid after it goes below {limits[0]:g}",
+                    f"let the grid start at {limits[0]:g}")  # fmt: skip
     if limits[1] is not None and float((np.float32(high) - np.float32(zero)) * scale) > limits[1]:
-        return f"its {clamp.op} is not free: the grid after it goes above {limits[1]:g}"
+        return Miss(f"its {clamp.op} is not free: the grid after it goes above {limits[1]:g}",
+                    f"make the scale small enough that the grid ends at {limits[1]:g}")  # fmt: skip
     return None
 
 
@@ -69,43 +72,46 @@ Fused = tuple[str, list[Any], dict[str, Any]]
 """Operator, operands and attributes of an integer operator."""
 
 
-def _bias(node: Node) -> list[Value | None] | str:
+def _bias(node: Node) -> list[Value | None] | Miss:
     """The int32 bias of a kernel, or why it has none that the kernel can add."""
     if len(node.operands) < 3:
         return []
     source = node.operands[2].node
     if source is None or source.op != "DequantizeLinear" or source.operands[0].type.dtype != "i32":
-        return "its bias is float"
+        return Miss(
+            "its bias is float", "quantize the bias to int32, with the scale of the input times that of the weight"
+        )
     x, w = dequantized(node.operands[0]), dequantized(node.operands[1])
     assert x is not None
     assert w is not None
     scale = np.asarray(x[1].array * w[1].array, np.float32)
     if not np.array_equal(np.broadcast_to(scale, source.operands[1].array.shape), source.operands[1].array):
-        return "the scale of its bias is not that of its input times that of its weight"
+        return Miss("the scale of its bias is not that of its input times that of its weight",
+                    "quantize the bias again with that scale: the runtime may take it for granted")  # fmt: skip
     return [source.operands[0]]
 
 
-def fuse_conv(node: Node, output: list[Value]) -> Fused | str:
+def fuse_conv(node: Node, output: list[Value]) -> Fused | Miss:
     """QLinearConv."""
     bias = _bias(node)
-    if isinstance(bias, str):
+    if isinstance(bias, Miss):
         return bias
     return "QLinearConv", [*_read(node, 0), *_read(node, 1), *output, *bias], dict(node.attrs)
 
 
-def fuse_gemm(node: Node, output: list[Value]) -> Fused | str:
+def fuse_gemm(node: Node, output: list[Value]) -> Fused | Miss:
     """QGemm."""
     bias = _bias(node)
-    if isinstance(bias, str):
+    if isinstance(bias, Miss):
         return bias
     if bias and (node.attr("beta") != 1.0 or node.attr("alpha") != 1.0):
-        return "it scales its operands, and has a bias"
+        return Miss("it scales its operands, and has a bias", "fold alpha and beta into the weight and the bias")
     attrs = {name: value for name, value in node.attrs.items() if name != "beta"}
     operands = [*_read(node, 0), *_read(node, 1), *(bias or [None]), *output]
     return f"{DOMAIN}.QGemm", operands if output or bias else operands[:-1], attrs
 
 
-def fuse_matmul(node: Node, output: list[Value]) -> Fused | str:
+def fuse_matmul(node: Node, output: list[Value]) -> Fused | Miss:
     """QLinearMatMul, or MatMulIntegerToFloat without an output grid."""
     a, b = _read(node, 0), _read(node, 1)
     if output:
@@ -113,18 +119,18 @@ def fuse_matmul(node: Node, output: list[Value]) -> Fused | str:
     return f"{DOMAIN}.MatMulIntegerToFloat", [a[0], b[0], a[1], b[1], a[2], b[2]], {}
 
 
-def fuse_binary(node: Node, output: list[Value]) -> Fused | str:
+def fuse_binary(node: Node, output: list[Value]) -> Fused | Miss:
     """QLinearAdd or QLinearMul."""
     return f"{DOMAIN}.QLinear{node.op}", [*_read(node, 0), *_read(node, 1), *output], {}
 
 
-def fuse_unary(node: Node, output: list[Value]) -> Fused | str:
+def fuse_unary(node: Node, output: list[Value]) -> Fused | Miss:
     """The operator of the same name on integers."""
     attrs = dict(node.attrs) | ({"opset": VOCABULARY_OPSET} if node.op == "Softmax" else {})
     return f"{DOMAIN}.QLinear{node.op}", [*_read(node, 0), *output], attrs
 
 
-def fuse_concat(node: Node, output: list[Value]) -> Fused | str:
+def fuse_concat(node: Node, output: list[Value]) -> Fused | Miss:
     """QLinearConcat."""
     operands = [part for port in range(len(node.operands)) for part in _read(node, port)]
     return f"{DOMAIN}.QLinearConcat", [*output, *operands], dict(node.attrs)
@@ -140,7 +146,7 @@ def _read(node: Node, port: int) -> list[Value]:
 class Kernel:
     """How an operator fuses, and which of its operands must be dequantized integers (all, when None)."""
 
-    fuse: Callable[[Node, list[Value]], Fused | str]
+    fuse: Callable[[Node, list[Value]], Fused | Miss]
     reads: tuple[int, ...] | None = None
     absorbs: bool = False
     """Whether a clamp after it is part of the integer operator."""

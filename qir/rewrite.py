@@ -16,9 +16,10 @@ from qir.ops import definition
 
 @dataclass(frozen=True)
 class Miss:
-    """Why a rule left a node alone. `qir explain` shows it."""
+    """Why a rule left a node alone, and what the user may change about that. `qir explain` shows it."""
 
     reason: str
+    help: str = ""
 
 
 Rule = Callable[[Node, Graph], "Value | Sequence[Value] | Miss | None"]
@@ -26,18 +27,23 @@ Rule = Callable[[Node, Graph], "Value | Sequence[Value] | Miss | None"]
 
 @dataclass(frozen=True)
 class Note:
-    """What a pass did to one node, or why it did nothing: the node as it stood, and where the user wrote it."""
+    """What a pass did to one node, or why it did nothing: the node as it stood, and where the user wrote it.
+
+    `help` says what the user may change, where there is something.
+    """
 
     node: str
     op: str
     module: str | None
     loc: Loc | None
     reason: str
+    help: str = ""
 
     @classmethod
-    def of(cls, node: Node, reason: str) -> Note:
+    def of(cls, node: Node, why: str | Miss) -> Note:
         """The note about `node` as it stands now."""
-        return cls(str(node), node.op, node.module, node.loc, reason)
+        miss = Miss(why) if isinstance(why, str) else why
+        return cls(str(node), node.op, node.module, node.loc, miss.reason, miss.help)
 
 
 @dataclass
@@ -74,7 +80,7 @@ def rewrite(graph: Graph, rules: Mapping[str, Rule]) -> Outcome:
         missed.pop(node, None)
         new, added = _apply(rule, node, graph)
         if isinstance(new, Miss):
-            missed[node] = Note.of(node, new.reason)
+            missed[node] = Note.of(node, new)
         elif new is not None:
             name = getattr(rule, "__name__", str(rule))
             if len(outcome.done) >= budget:
