@@ -200,34 +200,6 @@ VIEW = declare(
 )  # fmt: skip
 
 
-def expand_quantize(graph: Graph, node: Node) -> Sequence[Value]:
-    """QuantizeLinear and DequantizeLinear with the encoding's constants."""
-    encoding = node.attr("encoding")
-    if not encoding.calibrated:
-        raise QirError("this quantizer is not calibrated", node, help="run calibrate with data that reaches it")
-    if encoding.narrow and node.operands[0].weight is None:
-        raise QirError("a narrow grid has no QuantizeLinear, except for weights", node, help="set narrow to false")
-    scale = graph.constant(encoding.scale, hint=f"{node.result.hint}_scale")
-    zero = graph.constant(encoding.zero_point, hint=f"{node.result.hint}_zero_point")
-    attrs = {} if encoding.axis is None else {"axis": encoding.axis}
-    x = node.operands[0]
-    if x.weight is not None:
-        quantized = graph.constant(encoding.quantize(x.array), hint=f"{x.hint}_quantized")
-    else:
-        quantized = graph.add("QuantizeLinear", [x, scale, zero], attrs, like=node, hint=f"{x.hint}_quantized").result
-    return graph.add("DequantizeLinear", [quantized, scale, zero], attrs, like=node).results
-
-
-QUANTIZE = declare(
-    OpDef(
-        "qir.Quantize", ("x",), 1, 1,
-        attributes={"encoding": Attribute("ENCODING", required=True)},
-        traits=(Unary(),), expand=expand_quantize, infer=_keeps_type,
-        doc="Rounds every element to the grid of the encoding; before calibration it returns `x` as it is.",
-    )
-)  # fmt: skip
-
-
 def expand_rsqrt(graph: Graph, node: Node) -> Sequence[Value]:
     """1 / sqrt(x)."""
     root = graph.add("Sqrt", node.operands, like=node)

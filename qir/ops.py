@@ -99,12 +99,13 @@ class OpDef:
         return result
 
     def check_operands(self, node: Node, operands: Sequence[Value | None]) -> None:
-        """Raise QirError unless the operator takes these many operands."""
-        if len(operands) < self.min_operands:
-            missing = ", ".join(self.operands[len(operands) : self.min_operands])
+        """Raise QirError unless the operator takes these many operands, those not counted that its bodies capture."""
+        count = len(operands) - node.captured
+        if count < self.min_operands:
+            missing = ", ".join(self.operands[max(count, 0) : self.min_operands])
             raise QirError(f"{self.name} reads at least {self.min_operands} operands; {missing} is missing")
-        if self.max_operands is not None and len(operands) > self.max_operands:
-            raise QirError(f"{self.name} reads at most {self.max_operands} operands and was given {len(operands)}")
+        if self.max_operands is not None and count > self.max_operands:
+            raise QirError(f"{self.name} reads at most {self.max_operands} operands and was given {count}")
 
     def _it_has(self) -> str:
         return f"it has: {', '.join(self.attributes) or 'none'}"
@@ -139,7 +140,8 @@ def _typed(op: str, name: str, kind: str, given: Any) -> Any:
     return int(value) if kind == "INT" and value is not TRAINING else value
 
 
-DECLARATIONS = ("qir.composites", "qir.functions", "qir.function_moves", "qir.function_sums", "qir.integer")
+DECLARATIONS = ("qir.composites", "qir.functions", "qir.function_moves", "qir.function_sums", "qir.function_elements",
+                "qir.function_sorts", "qir.integer", "qir.qdq")
 """The modules that declare the operators outside the ONNX standard."""
 
 ENTRY_POINTS = "qir.operators"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qir.attributes import Port
-from qir.encodings import Encoding, ProductEncoding
+from qir.encoding_text import read_encoding
+from qir.encodings import Encoding
 from qir.errors import Loc, QirError
-from qir.lexer import BARE, NAME, OPERATOR, WORD, Line, lines_of
+from qir.lexer import BARE, DEEPEST, NAME, OPERATOR, WORD, Line, lines_of
 from qir.literals import read_value
-from qir.types import NUMPY, integer_range
 from qir.weights import Weight
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class _Reader:
     graph: Graph
     values: dict[str, Value] = field(default_factory=dict)
     encodings: dict[str, Encoding] = field(default_factory=dict)
+    bodies: dict[str, Graph] = field(default_factory=dict)
     returned: bool = False
 
     # -- statements ----------------------------------------------------------------------------------------------
@@ -49,6 +51,10 @@ class _Reader:
             self.bind(line, name, self.graph.input(name, line.type()), column)
 
         line.many(parameter, ")")
+        own = len(self.graph.inputs)
+        if line.accept("captures ("):
+            line.many(parameter, ")")
+        self.graph.captured = len(self.graph.inputs) - own
         line.expect("{")
         line.end()
 
@@ -56,7 +62,10 @@ class _Reader:
         if line.take(re.compile(r"return(?![\w.])")):
             self.outputs(line)
         elif self.returned:
-            line.fail("only encodings may follow the return")
+            line.fail("only encodings and bodies may follow the return")
+        elif line.take(re.compile(r"opset(?![\w.])")):
+            domain = line.name(what="a domain")
+            self.graph.opsets[domain] = line.integer("the version of the domain")
         else:
             self.definition(line)
         line.end()
@@ -176,6 +185,11 @@ class _Reader:
         return attrs
 
     def value(self, line: Line) -> Any:
+        if line.accept("@"):
+            column, name = line.at - 1, line.name()
+            if name not in self.bodies:
+                line.fail(f"there is no graph @{name} inside this graph", column, len(name) + 1)
+            return self.bodies[name]
         return read_value(line, self.named_encoding)
 
     # -- return and encodings ------------------------------------------------------------------------------------
@@ -232,63 +246,8 @@ class _Reader:
         if name in self.encodings:
             line.fail(f"${name} is declared twice", column, len(name) + 1)
         line.expect("=")
-        start = line.skip()
-        dtype = line.name(WORD, "a dtype")
-        if not line.accept("product"):
-            self.encodings[name] = self.grid(line, dtype, start)
-        else:
-            factors = []
-            for _ in range(2):
-                line.expect("$")
-                factors.append(self.named_encoding(line))
-            if dtype != "i32" or any(isinstance(factor, ProductEncoding) for factor in factors):
-                line.fail("a product is an i32 grid of two grids that are none", start, line.at - start)
-            self.encodings[name] = _checked(line, start, ProductEncoding(dtype, input=factors[0], weight=factors[1]))
+        self.encodings[name] = read_encoding(line, self.value, self.named_encoding)
         line.end()
-
-    def grid(self, line: Line, dtype: str, start: int) -> Encoding:
-        options: dict[str, Any] = {}
-        known = ("symmetric", "asymmetric", "narrow", "axis", "scale", "zero_point")
-        while option := line.take(WORD):
-            if option not in known:
-                at = line.at - len(option)
-                line.fail(f"an encoding has no {option!r}", at, len(option), f"it has: {', '.join(known)}")
-            options[option] = self.value(line) if line.accept("=") else True
-        try:
-            integer_range(dtype)
-        except ValueError as error:
-            line.fail(str(error), start, len(dtype))
-        axis, flags = options.get("axis"), {options.get(flag, True) for flag in known[:3]}
-        if ("scale" in options) != ("zero_point" in options) or not isinstance(axis, int | None) or flags != {True}:
-            line.fail("an encoding is a dtype, and a scale with a zero_point or neither", start, line.at - start)
-        made = Encoding(dtype, "symmetric" in options, axis, "narrow" in options)
-        if "scale" not in options:
-            return made
-        scale, zero = _array(options["scale"], np.float32), _array(options["zero_point"], NUMPY[dtype])
-        if scale is None or zero is None or scale.ndim > 1 or scale.shape != zero.shape or not np.all(scale > 0):
-            line.fail("scales are positive, and there is one zero_point for each", start, line.at - start)
-        return _checked(line, start, Encoding(dtype, made.symmetric, axis, made.narrow, scale, zero))
-
-
-def _checked(line: Line, start: int, encoding: Encoding) -> Encoding:
-    if encoding.scale is not None and encoding.scale.ndim != (encoding.axis is not None):
-        line.fail("an encoding has a list of scales if it has an axis, else one number", start, line.at - start)
-    return encoding
-
-
-def _array(given: Any, dtype: Any) -> np.ndarray | None:
-    """A number or list of numbers as an array of this dtype; None when it does not fit."""
-    items = given if isinstance(given, list) else [given]
-    if not all(isinstance(item, int | float) for item in items):
-        return None
-    try:
-        with np.errstate(all="ignore"):
-            array = np.array(given, np.float64).astype(dtype)
-    except OverflowError:
-        return None
-    if np.dtype(dtype) != np.float32 and not np.array_equal(array.astype(np.float64), np.array(given, np.float64)):
-        return None
-    return array
 
 
 def parse(text: str) -> Graph:
@@ -296,18 +255,31 @@ def parse(text: str) -> Graph:
 
     Raises QirError with line and column for text that is no graph.
     """
-    from qir.graph import Graph
-
-    reader = _Reader(Graph())
     lines = lines_of(text)
     if not lines:
         raise QirError("there is no graph in this text", stage="text:1:1", help="it starts with 'graph @name('")
+    return _read(lines, 0)
+
+
+def _read(lines: Sequence[Line], depth: int) -> Graph:
+    """The graph that these lines are, `depth` graphs standing around it."""
+    from qir.graph import Graph
+
+    reader = _Reader(Graph())
+    if depth > DEEPEST:
+        lines[0].fail(f"more than {DEEPEST} graphs stand inside each other")
     reader.header(lines[0])
-    declared = [line for line in lines[1:] if line.text.lstrip(" ").startswith("$")]
+    inside, blocks = _parted(lines[1:])
+    for block in blocks:
+        body = _read(block, depth + 1)
+        if body.name in reader.bodies:
+            block[0].fail(f"there are two graphs @{body.name} here")
+        reader.bodies[body.name] = body
+    declared = [line for line in inside if line.text.lstrip(" ").startswith("$")]
     for line in sorted(declared, key=_is_product):
         reader.encoding(line)
     closed, encodings = False, {line.number for line in declared}
-    for line in lines[1:]:
+    for line in inside:
         if closed:
             line.fail("nothing may follow the graph", 0, len(line.text))
         elif line.text.strip() == "}":
@@ -317,6 +289,21 @@ def parse(text: str) -> Graph:
     if not closed or not reader.returned:
         lines[-1].fail("the graph does not end: expected 'return …' and '}'")
     return reader.graph
+
+
+def _parted(lines: Sequence[Line]) -> tuple[list[Line], list[list[Line]]]:
+    """The lines of a graph without those of its bodies, and the lines of each body."""
+    own: list[Line] = []
+    blocks: list[list[Line]] = []
+    depth = 0
+    for line in lines:
+        opens = line.text.lstrip(" ").startswith("graph @")
+        if opens and depth == 0:
+            blocks.append([])
+        depth += opens
+        (blocks[-1] if depth else own).append(line)
+        depth -= depth > 0 and line.text.strip() == "}"
+    return own, blocks
 
 
 _PRODUCT = re.compile(rf"\s*\$(?:{NAME.pattern})\s*=\s*{BARE.pattern}\s+product\b")

@@ -16,15 +16,16 @@ holds other characters than letters, digits and `_./-` stands in quotes. `//` be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from qir.attributes import Port
+from qir.encoding_text import write_encoding
 from qir.encodings import Encoding, ProductEncoding
 from qir.errors import Loc, QirError
 from qir.lexer import OPERATOR, quoted, word
@@ -41,11 +42,11 @@ INLINE = 16
 
 
 class Names:
-    """Gives every value a name of its own: its hint, numbered when taken."""
+    """Gives every thing a name of its own: its hint, numbered when taken. `given` are names that there are already."""
 
-    def __init__(self) -> None:
-        self.taken: dict[str, int] = {}
-        self.of: dict[Any, str] = {}
+    def __init__(self, given: Mapping[Any, str] = MappingProxyType({}), taken: Iterable[str] = ()) -> None:
+        self.taken: dict[str, int] = dict.fromkeys([*taken, *given.values()], 0)
+        self.of: dict[Any, str] = dict(given)
 
     def name(self, thing: Any, hint: str) -> str:
         """The name of `thing`, from now on."""
@@ -69,12 +70,12 @@ class _Layout:
     names: Names
 
     @classmethod
-    def of(cls, graph: Graph) -> _Layout:
-        """The layout of `graph`.
+    def of(cls, graph: Graph, names: Names) -> _Layout:
+        """The layout of `graph`, whose values get names beside those that `names` has.
 
         Inline constants are named last: the text does not show their names, so no other name may depend on them.
         """
-        nodes, names = graph.nodes(), Names()
+        nodes = graph.nodes()
         weights = weights_in(graph, nodes)
         inline = {value: None for value in weights if _is_inline(value)}
         declared = [value for value in weights if value not in inline]
@@ -84,9 +85,12 @@ class _Layout:
         return cls(nodes, list(inline), declared, names)
 
 
-def value_names(graph: Graph) -> dict[Value, str]:
-    """The name of every value in the text of the graph, which is also its name in an ONNX file."""
-    return _Layout.of(graph).names.of
+def value_names(graph: Graph, names: Names | None = None) -> dict[Value, str]:
+    """The name of every value in the text of the graph, which is also its name in an ONNX file.
+
+    In a body these are beside the `names` of the graphs around it.
+    """
+    return _Layout.of(graph, names or Names()).names.of
 
 
 def _is_inline(value: Value) -> bool:
@@ -109,18 +113,47 @@ _WRITABLE = frozenset(dtype for dtype in NUMPY.values() if dtype.kind != "O")
 
 def print_graph(graph: Graph) -> str:
     """The text of `graph`. Raises QirError when it has a cycle."""
-    layout = _Layout.of(graph)
-    encodings = name_encodings(layout.nodes, layout.names)
+    layout = _Layout.of(graph, Names())
+    references = References(name_encodings(layout.nodes, layout.names), _name_bodies(layout.nodes))
     shown: dict[Value | None, str] = {value: f"%{quoted(name)}" for value, name in layout.names.of.items()}
-    inputs = ", ".join(f"{shown[value]}: {value.type}" for value in graph.inputs)
-    lines = [f"graph @{quoted(graph.name)}({inputs}) {{"]
+    inputs = [f"{shown[value]}: {value.type}" for value in graph.inputs]
+    own = len(inputs) - graph.captured
+    captures = f" captures ({', '.join(inputs[own:])})" if graph.captured else ""
+    lines = [f"graph @{quoted(graph.name)}({', '.join(inputs[:own])}){captures} {{"]
+    lines += [f"  opset {quoted(domain)} {version}" for domain, version in sorted(graph.opsets.items())]
     lines += [f"  {shown[value]} = {_weight_statement(value)}" for value in layout.declared]
     shown.update((value, literal(value)) for value in layout.inline)
     shown[None] = "_"
-    lines += [f"  {_statement(node, shown, encodings)}" for node in layout.nodes]
+    lines += [f"  {_statement(node, shown, references)}" for node in layout.nodes]
     lines.append(f"  return {_returned(graph, shown)}".rstrip())
-    lines += [f"  ${quoted(name)} = {_encoding(e, encodings)}" for e, name in encodings.of.items()]
+    named = references.encodings.of
+    lines += [f"  ${quoted(name)} = {write_encoding(e, named)}" for e, name in named.items()]
+    for body, name in references.bodies.values():
+        lines += [f"  {line}" for line in _print_as(body, name).split("\n")]
     return "\n".join([*lines, "}"])
+
+
+@dataclass
+class References:
+    """The names of what attributes refer to. Bodies are found by the identity of their graph."""
+
+    encodings: Names
+    bodies: dict[int, tuple[Graph, str]]
+
+
+def _name_bodies(nodes: list[Node]) -> dict[int, tuple[Graph, str]]:
+    """Every body that the nodes hold, with a name: that of its graph."""
+    names, found = Names(), {}
+    for node in nodes:
+        for body in node.bodies:
+            found[id(body)] = body, names.name(id(body), body.name)
+    return found
+
+
+def _print_as(body: Graph, name: str) -> str:
+    """The text of a body, under this name."""
+    header, rest = str(body).split("\n", 1)
+    return f"graph @{quoted(name)}{header.removeprefix(f'graph @{quoted(body.name)}')}\n{rest}"
 
 
 def statement(node: Node) -> str:
@@ -159,13 +192,13 @@ def _encodings_in(value: Any) -> Iterator[Encoding]:
             yield from _encodings_in(item)
 
 
-def _statement(node: Node, shown: Mapping[Value | None, str], encodings: Names) -> str:
+def _statement(node: Node, shown: Mapping[Value | None, str], references: References) -> str:
     results = node.results
     parts = [f"{', '.join([shown[value] for value in results])} = {word(node.op, OPERATOR)}"]
     if operands := node.operands:
         parts.append(", ".join([shown[value] for value in operands]))
     if node.attrs:
-        parts.append(f"{{{attributes(node, encodings)}}}")
+        parts.append(f"{{{attributes(node, references)}}}")
     parts += [":", ", ".join([str(value.type) for value in results])]
     if node.module is not None:
         parts.append(f"[{quoted(node.module)}]")
@@ -201,33 +234,24 @@ def _weight_statement(value: Value) -> str:
     return " ".join(["weight", *paths, ":", str(value.type), f"#{weight.digest}", *flags])
 
 
-def attributes(node: Node, encodings: Names | None = None) -> str:
+def attributes(node: Node, references: References | None = None) -> str:
     """`name=value, …`, by name."""
-    return ", ".join(f"{word(name)}={attribute(value, encodings)}" for name, value in sorted(node.attrs.items()))
+    return ", ".join(f"{word(name)}={attribute(value, references)}" for name, value in sorted(node.attrs.items()))
 
 
-def attribute(value: Any, encodings: Names | None = None) -> str:
-    """An attribute's value as the reader takes it; without `encodings`, for people, those in it are spelled out."""
-    return write_value(
-        value, lambda found: f"${quoted(encodings.of[found])}" if encodings else f"<{_encoding(found, None)}>"
-    )
+def attribute(value: Any, references: References | None = None) -> str:
+    """An attribute's value as the reader takes it.
 
+    Without `references`, for people, encodings are spelled out, and a body is shown by its name and a hash of its text.
+    """
+    from qir.graph import Graph
 
-def _encoding(encoding: Encoding, names: Names | None) -> str:
-    if isinstance(encoding, ProductEncoding) and names is not None:
-        return f"{encoding.dtype} product ${quoted(names.of[encoding.input])} ${quoted(names.of[encoding.weight])}"
-    words = [encoding.dtype, "symmetric" if encoding.symmetric else "asymmetric"]
-    words += ["narrow"] * encoding.narrow
-    words += [] if encoding.axis is None else [f"axis={encoding.axis}"]
-    if encoding.scale is not None and encoding.zero_point is not None:
-        words += [f"scale={_numbers(encoding.scale)}", f"zero_point={_numbers(encoding.zero_point)}"]
-    return " ".join(words)
-
-
-def _numbers(array: np.ndarray) -> str:
-    if array.ndim == 0:
-        return number(array[()])
-    return f"[{', '.join(map(number, array))}]"
+    if isinstance(value, Graph):
+        name = references.bodies[id(value)][1] if references else value.name
+        digest = "" if references else f" #{hashlib.blake2b(str(value).encode(), digest_size=8).hexdigest()}"
+        return f"@{quoted(name)}{digest}"
+    names = references.encodings.of if references else None
+    return write_value(value, lambda found: f"${quoted(names[found])}" if names else f"<{write_encoding(found, None)}>")
 
 
 def _returned(graph: Graph, shown: Mapping[Value | None, str]) -> str:

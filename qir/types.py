@@ -6,8 +6,8 @@ import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
-import ml_dtypes
 import numpy as np
 from onnx import TensorProto, TypeProto, helper
 
@@ -81,9 +81,56 @@ class ScalarType:
     static: tuple[int, ...] = ()
 
 
-Type = TensorType | ScalarType
+class _Container:
+    """What the types of values that hold other values share: as tensors, nothing is known of them."""
+
+    dtype: ClassVar[None] = None
+    shape: ClassVar[None] = None
+    rank: ClassVar[None] = None
+    static: ClassVar[None] = None
+
+
+@dataclass(frozen=True)
+class SequenceType(_Container):
+    """A list of values of one type."""
+
+    element: Type
+
+    def __str__(self) -> str:
+        return f"seq({self.element})"
+
+
+@dataclass(frozen=True)
+class OptionalType(_Container):
+    """A value that may be left out."""
+
+    element: Type
+
+    def __str__(self) -> str:
+        return f"optional({self.element})"
+
+
+@dataclass(frozen=True)
+class MapType(_Container):
+    """A dictionary; `key` is the dtype of its keys."""
+
+    key: str
+    element: Type
+
+    def __str__(self) -> str:
+        return f"map({self.key},{self.element})"
+
+
+Type = TensorType | ScalarType | SequenceType | OptionalType | MapType
 UNKNOWN = TensorType()
 
+
+def is_known(type: Type) -> bool:
+    """Whether ONNX can name the type: the dtype of a tensor is known, or of the tensors that a container holds."""
+    return is_known(type.element) if isinstance(type, _Container) else type.dtype is not None
+
+
+_CONTAINER = re.compile(r"(seq|optional|map)\((?:([a-z]\w*),\s*)?(.*)\)", re.DOTALL)
 _TENSOR = re.compile(r"(\?|[a-z]\w*)\[(.*)\]", re.DOTALL)
 _SYMBOL = re.compile(r"[^\W\d][\w.+*/:()-]*")
 _DIM = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^,"]*?)\s*(,|$)')
@@ -108,6 +155,8 @@ def parse_type(text: str) -> Type:
         return ScalarType(text)
     if text == "?":
         return UNKNOWN
+    if match := _CONTAINER.fullmatch(text):
+        return _parse_container(*match.groups())
     match = _TENSOR.fullmatch(text)
     if match is None or (match[1] != "?" and match[1] not in DTYPES):
         raise ValueError(f"{text!r} is not a type")
@@ -115,6 +164,15 @@ def parse_type(text: str) -> Type:
     if match[2].strip() == "...":
         return TensorType(dtype, None)
     return TensorType(dtype, tuple(map(_parse_dim, _split(match[2]))))
+
+
+def _parse_container(kind: str, key: str | None, element: str) -> Type:
+    inner = parse_type(element)
+    if kind == "map" and key in DTYPES:
+        return MapType(key, inner)
+    if kind == "map" or key is not None:
+        raise ValueError(f"{key!r} is not a type")
+    return SequenceType(inner) if kind == "seq" else OptionalType(inner)
 
 
 def _split(dims: str) -> list[str]:
@@ -144,16 +202,29 @@ def _parse_dim(text: str) -> Dim:
 
 @lru_cache(maxsize=4096)
 def to_proto(type: Type) -> TypeProto:
-    """The ONNX type, not to be changed; an unknown dtype becomes an empty TypeProto."""
+    """The ONNX type, not to be changed; a type that is not known becomes an empty TypeProto."""
+    if isinstance(type, SequenceType):
+        return helper.make_sequence_type_proto(to_proto(type.element))
+    if isinstance(type, OptionalType):
+        return helper.make_optional_type_proto(to_proto(type.element))
+    if isinstance(type, MapType):
+        return helper.make_map_type_proto(DTYPES[type.key], to_proto(type.element))
     if type.dtype is None:
         return TypeProto()
     shape = None if type.shape is None else list(type.shape)
     return helper.make_tensor_type_proto(DTYPES[type.dtype], shape)
 
 
-def from_proto(proto: TypeProto) -> TensorType:
-    """The type that an ONNX TypeProto states. Sequences, maps and optionals are unknown."""
-    if not proto.HasField("tensor_type"):
+def from_proto(proto: TypeProto) -> Type:
+    """The type that an ONNX TypeProto states. Sparse tensors and types of other makers are unknown."""
+    kind = proto.WhichOneof("value")
+    if kind == "sequence_type":
+        return SequenceType(from_proto(proto.sequence_type.elem_type))
+    if kind == "optional_type":
+        return OptionalType(from_proto(proto.optional_type.elem_type))
+    if kind == "map_type" and proto.map_type.key_type in NAMES:
+        return MapType(NAMES[proto.map_type.key_type], from_proto(proto.map_type.value_type))
+    if kind != "tensor_type":
         return UNKNOWN
     tensor = proto.tensor_type
     dtype = NAMES.get(tensor.elem_type)
@@ -169,10 +240,34 @@ def _dim_of(dim: object) -> Dim:
     return (dim.dim_param or None) if which == "dim_param" else None  # type: ignore[attr-defined]
 
 
+_INTEGER = re.compile(r"([iu])([2-9]|1[0-6]|32|64)")
+_FLOAT_STORAGE = {"f16": "f16", "bf16": "bf16", "f8e4m3": "f8e4m3fn", "f8e5m2": "f8e5m2"}
+
+
 def integer_range(dtype: str) -> tuple[int, int]:
-    """The lowest and highest value of an integer dtype, 2 and 4 bits included. Raises ValueError for other dtypes."""
-    try:
-        info = ml_dtypes.iinfo(NUMPY[dtype])
-    except (KeyError, ValueError):
-        raise ValueError(f"{dtype!r} is not an integer dtype") from None
-    return int(info.min), int(info.max)
+    """The lowest and highest value of an integer of 2 to 16, 32 or 64 bits. Raises ValueError for other dtypes."""
+    match = _INTEGER.fullmatch(dtype)
+    if match is None:
+        raise ValueError(f"{dtype!r} is not an integer dtype")
+    bits = int(match[2])
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if match[1] == "i" else (0, 2**bits - 1)
+
+
+def bit_width(dtype: str) -> int:
+    """The bits of a number of this dtype: 3 for `i3`, 16 for `bf16`, 8 for `f8e4m3`."""
+    match = re.match(r"[a-z]+([0-9]+)", dtype)
+    if match is None:
+        raise ValueError(f"{dtype!r} has no width")
+    return int(match[1])
+
+
+def storage(dtype: str) -> str:
+    """The dtype, one of `DTYPES`, of tensors that hold the points of a grid of `dtype`.
+
+    Integers are held in 4, 8, 16, 32 or 64 bits, the next that is wide enough: `i4` for `i3`, `u16` for `u10`. (ONNX
+    has 2-bit integers, but only from opset 25 on.) Raises ValueError for a dtype that no grid has.
+    """
+    if dtype in _FLOAT_STORAGE:
+        return _FLOAT_STORAGE[dtype]
+    integer_range(dtype)
+    return f"{dtype[0]}{next(width for width in (4, 8, 16, 32, 64) if width >= bit_width(dtype))}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from math import prod
 from typing import Any
 
 from qir.attributes import Port
@@ -15,7 +16,7 @@ from qir.infer import result_types
 from qir.order import weights_in
 from qir.text import attribute
 from qir.traits import Weighted
-from qir.types import ScalarType, TensorType, Type
+from qir.types import UNKNOWN, OptionalType, SequenceType, TensorType, Type
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def problems(graph: Graph) -> Iterator[Problem]:
     nodes = graph.nodes()
     for node in nodes:
         broken = list(_operator(node))
-        yield from broken or chain(_types(node), _encodings(node))
+        yield from broken or chain(_types(node), _encodings(node), _bodies(node))
     yield from _weight_paths(graph, nodes)
 
 
@@ -204,9 +205,27 @@ def _types(node: Node) -> Iterator[Problem]:
             yield Problem(f"%{value.hint} is typed {value.type} but {node.op} makes {type}", node)
 
 
+def _bodies(node: Node) -> Iterator[Problem]:
+    """Each body is a graph without a problem, and takes the values that the node captures as its last inputs."""
+    for body in node.bodies:
+        if body.captured != node.captured:
+            yield Problem(f"@{body.name} captures {body.captured} values and the node {node.captured}", node)
+        elif len(body.inputs) < body.captured or len(node.operands) < body.captured:
+            yield Problem(f"@{body.name} captures {body.captured} values and there are not so many", node)
+        else:
+            outer = node.operands[len(node.operands) - node.captured :]
+            for value, inner in zip(outer, body.inputs[len(body.inputs) - body.captured :], strict=True):
+                if value is None or not _agree(value.type, inner.type):
+                    yield Problem(f"@{body.name} captures another type for its %{inner.hint}", node)
+        for problem in problems(body):
+            yield Problem(f"in @{body.name}: {problem.message}", problem.node or node, problem.help)
+
+
 def _agree(a: Type, b: Type) -> bool:
-    if isinstance(a, ScalarType) or isinstance(b, ScalarType):
-        return a == b or TensorType() in (a, b)
+    if isinstance(a, SequenceType | OptionalType) and isinstance(b, SequenceType | OptionalType):
+        return type(a) is type(b) and _agree(a.element, b.element)
+    if not isinstance(a, TensorType) or not isinstance(b, TensorType):
+        return a == b or UNKNOWN in (a, b)
     if None not in (a.dtype, b.dtype) and a.dtype != b.dtype:
         return False
     if a.shape is None or b.shape is None:
@@ -223,13 +242,26 @@ def _encodings(node: Node) -> Iterator[Problem]:
     if not isinstance(encoding, Encoding):
         return
     type = node.operands[0].type
-    if encoding.axis is not None and type.rank is not None and not 0 <= encoding.axis < type.rank:
-        yield Problem(f"the encoding has axis {encoding.axis} and the tensor {type.rank} axes", node)
-    elif encoding.scale is not None and encoding.scale.ndim:
-        size = type.shape[encoding.axis or 0] if type.shape is not None else None
-        if isinstance(size, int) and size != encoding.scale.size:
-            yield Problem(f"the encoding has {encoding.scale.size} scales for {size} channels", node)
+    axes = [axis for axis in (encoding.axis, encoding.block_axis) if axis is not None]
+    if type.rank is not None and not all(0 <= axis < type.rank for axis in axes):
+        yield Problem(f"the encoding has axis {max(axes, key=abs)} and the tensor {type.rank} axes", node)
+    elif type.shape is not None and all(isinstance(type.shape[axis], int) for axis in axes):
+        yield from _scales(node, encoding, tuple(dim if isinstance(dim, int) else 1 for dim in type.shape))
     yield from _bias_grid(node, encoding)
+
+
+def _scales(node: Node, encoding: Encoding, shape: tuple[int, ...]) -> Iterator[Problem]:
+    """The encoding has the scales that a tensor of this shape needs."""
+    try:
+        expected = encoding.scale_shape(shape)
+    except QirError as error:
+        yield Problem.of(error, node)
+        return
+    if encoding.scale is not None and encoding.scale.shape != expected:
+        if encoding.block_axis is None:
+            yield Problem(f"the encoding has {encoding.scale.size} scales for {prod(expected)} channels", node)
+        else:
+            yield Problem(f"the scales have shape {list(encoding.scale.shape)}, not {list(expected)}", node)
 
 
 def _bias_grid(node: Node, encoding: Encoding) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from qir.attributes import TRAINING, Port, Symbol
-from qir.encodings import Encoding, ProductEncoding
+from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding, ProductEncoding
 from qir.errors import Loc
 from qir.graph import Graph, Value
 from qir.types import DTYPES, NUMPY, UNKNOWN, ScalarType, TensorType, Type
@@ -120,17 +120,29 @@ def encodings(draw: st.DrawFn) -> list[Encoding]:
     """Grids for tensors of type PLAIN, the last perhaps the product of the others."""
     made: list[Encoding] = []
     for _ in range(draw(st.integers(1, 3))):
-        dtype = draw(st.sampled_from(["u8", "i8", "u4", "i16", "i32"]))
-        axis = draw(st.none() | st.just(1))
-        empty = Encoding(dtype, draw(st.booleans()), axis, draw(st.booleans()))
+        empty = draw(_grids())
         top = np.array(draw(st.lists(st.floats(0, 1e6), min_size=4, max_size=4)))
-        made.append(
-            draw(st.sampled_from([empty, empty.with_range(-top, top) if axis else empty.with_range(0, top[0])]))
-        )
+        tops = {(): top[0], (4,): top, (1, 2): top[None, :2]}[empty.scale_shape((1, 4))]
+        made.append(draw(st.sampled_from([empty, empty.with_range(-tops, tops), empty.with_range(0 * tops, tops)])))
+    plain = [e for e in made if e.axis is e.block_axis is None and not isinstance(e, FloatEncoding)] or [Encoding("u8")]
     if draw(st.booleans()):
-        scalar = [encoding for encoding in made if encoding.axis is None] or [Encoding("u8")]
-        made.append(ProductEncoding(input=draw(st.sampled_from(scalar)), weight=scalar[0]))
+        made.append(ProductEncoding(input=draw(st.sampled_from(plain)), weight=plain[0]))
     return made
+
+
+def _grids() -> st.SearchStrategy[Encoding]:
+    """Grids that are not calibrated."""
+    dtypes = st.sampled_from(["u8", "i8", "u4", "i3", "i16", "i32", "u11"])
+    axes, flags = st.none() | st.just(1), st.booleans()
+    blocks = {"block_axis": st.just(1), "block_size": st.just(2)}
+    return st.one_of(
+        st.builds(Encoding, dtypes, flags, axes, flags),
+        st.builds(Encoding, dtypes, st.just(True), axes, flags, unsigned=st.just(True)),
+        st.builds(Encoding, dtypes, flags, **blocks),
+        st.builds(LowPowerEncoding, dtypes, flags, scale_bits=st.integers(1, 16), **blocks),
+        st.builds(FloatEncoding, st.sampled_from(["f16", "bf16", "f8e4m3", "f8e5m2"]), axis=axes),
+        st.builds(FloatEncoding, st.sampled_from(["f8e4m3", "f8e5m2"]), axis=st.just(0), **blocks),
+    )
 
 
 def _leaf(draw: st.DrawFn, number: int, distinct: bool) -> tuple[str, Any]:

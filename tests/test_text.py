@@ -118,6 +118,17 @@ def test_a_mistake_is_shown_with_line_and_column(line: str, place: str, message:
         ("$e = f32 symmetric", "not an integer dtype"),
         ("$e = u8 lopsided", "an encoding has no 'lopsided'"),
         ("$e = i32 product $e $e", "$e is not declared"),
+        ("$e = i17 symmetric", "not an integer dtype"),
+        ("$e = i4 symmetric block_axis=0", "both an axis and a size"),
+        ("$e = i4 symmetric block_axis=0 block_size=2 scale=[1.0] zero_point=[[0]]", "one zero_point for each"),
+        ("$e = i4 symmetric axis=1 block_axis=0 block_size=2 scale=[1.0] zero_point=[0]", "list of scales if"),
+        ("$e = i4 symmetric scale_bits=4", "a low-power grid has blocks"),
+        ("$e = i4 symmetric=1", "is a dtype, flags"),
+        ("$e = u8 asymmetric unsigned", "only a symmetric grid"),
+        ("$e = u8 asymmetric axis=0.5", "axis and sizes that are numbers"),
+        ("$e = u8 asymmetric axis=0 scale=[1.0, [2.0]] zero_point=[0, 0]", "scales are positive"),
+        ("$e = bf16 symmetric", "no more than an axis and a scale"),
+        ("$e = f8e4m3 scale=1.0 zero_point=0", "no more than an axis and a scale"),
     ],
 )
 def test_an_encoding_that_can_not_be_is_refused(declaration: str, message: str) -> None:
