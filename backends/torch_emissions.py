@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -52,6 +53,20 @@ def emits(*ops: str) -> Callable[[Callable[[Node], Emission]], Callable[[Node], 
 def layer(module: nn.Module, *args: Any, **owns: Value | None) -> Emission:
     """A call of a layer that owns the weights `owns`."""
     return Emission(module, args, {}, {name: value for name, value in owns.items() if value is not None})
+
+
+def blank(kind: type[nn.Module], *args: Any, **options: Any) -> nn.Module:
+    """A new layer of this kind whose weights hold no memory: whoever owns them puts them in."""
+    made = _prototype(kind, args, tuple(options.items()))
+    twin = kind.__new__(kind)
+    kept = {name: value.copy() for name, value in vars(made).items() if isinstance(value, dict | set | list)}
+    vars(twin).update(vars(made), **kept)
+    return twin
+
+
+@lru_cache(maxsize=1024)
+def _prototype(kind: type[nn.Module], args: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> nn.Module:
+    return kind(*args, **dict(options), device="meta")
 
 
 def call(function: Any, *args: Any, **kwargs: Any) -> Emission:

@@ -11,6 +11,7 @@ from torch import nn
 from qir.backends import torch_modules as modules
 from qir.backends.torch_emissions import (
     Emission,
+    blank,
     call,
     emits,
     layer,
@@ -39,7 +40,7 @@ def conv(node: Node) -> Emission:
         return layer(module, x, weight, *bias)
     kind: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
     sizes = (shape[1] * groups, shape[0], shape[2:])
-    module = kind(*sizes, groups=groups, bias=bool(bias), device="meta", **options)
+    module = blank(kind, *sizes, groups=groups, bias=bool(bias), **options)
     return layer(module, x, weight=weight, bias=bias[0] if bias else None)
 
 
@@ -50,7 +51,7 @@ def linear(node: Node) -> Emission:
     shape = weight.type.static
     if shape is None or not owned(node, weight=1, bias=2):
         return call(F.linear, x, weight, *bias)
-    module = nn.Linear(shape[1], shape[0], bias=bool(bias), device="meta")
+    module = blank(nn.Linear, shape[1], shape[0], bias=bool(bias))
     return layer(module, x, weight=weight, bias=bias[0] if bias else None)
 
 
@@ -72,7 +73,7 @@ def gather(node: Node) -> Emission:
     axis = node.attr("axis")
     if axis == 0 and data.type.rank == 2 and owned(node, weight=0) and data.type.static:
         rows, size = data.type.static
-        module = nn.Embedding(rows, size, device="meta")
+        module = blank(nn.Embedding, rows, size)
         return layer(module, indices, weight=data)
     if indices.type.rank == 1:
         return call(torch.index_select, data, axis, indices)
@@ -91,9 +92,8 @@ def batch_normalization(node: Node) -> Emission:
     kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
     torchs = (kind for kind in type(node.host).__mro__ if kind.__module__ == nn.BatchNorm2d.__module__)
     known = next(torchs, None) or kinds.get(x.type.rank or 0, nn.BatchNorm2d)
-    module = known(scale.type.static[0], eps=epsilon, momentum=momentum, device="meta")
-    return layer(module, x, weight=scale, bias=bias, running_mean=mean, running_var=variance,
-                 num_batches_tracked=_counter(mean))  # fmt: skip
+    module = blank(known, scale.type.static[0], eps=epsilon, momentum=momentum)
+    return layer(module, x, weight=scale, bias=bias, running_mean=mean, running_var=variance)
 
 
 def _counter(mean: Value) -> Value | None:
@@ -115,7 +115,7 @@ def layer_normalization(node: Node) -> Emission:
         raise QirError("the torch backend needs a layer norm over the axes of its scale", node)
     if not owned(node, weight=1, bias=2):
         return call(F.layer_norm, x, shape, scale, *bias, eps=node.attr("epsilon"))
-    module = nn.LayerNorm(shape, eps=node.attr("epsilon"), bias=bool(bias), device="meta")
+    module = blank(nn.LayerNorm, shape, eps=node.attr("epsilon"), bias=bool(bias))
     return layer(module, x, weight=scale, bias=bias[0] if bias else None)
 
 
@@ -126,7 +126,7 @@ def group_normalization(node: Node) -> Emission:
     groups, epsilon = node.attr("num_groups"), node.attr("epsilon")
     if scale.type.static is None or not owned(node, weight=1, bias=2):
         return call(F.group_norm, x, groups, scale, bias, eps=epsilon)
-    module = nn.GroupNorm(groups, scale.type.static[0], eps=epsilon, device="meta")
+    module = blank(nn.GroupNorm, groups, scale.type.static[0], eps=epsilon)
     return layer(module, x, weight=scale, bias=bias)
 
 

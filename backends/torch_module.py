@@ -28,6 +28,7 @@ from qir.errors import QirError
 from qir.evaluate import Runner
 from qir.facts import FUNCTIONALS_LIFTED, MODULES_UNROLLED, is_quantizer
 from qir.graph import Graph, Node, Value
+from qir.order import weights_in
 from qir.text import value_names
 from qir.types import ScalarType
 
@@ -43,8 +44,9 @@ def emit_torch(graph: Graph, *, share: bool = False) -> fx.GraphModule:
         for node in fact.check(graph):
             raise QirError("the torch backend needs a layer of its own for this call", node,
                            help=f"run the pass that gives {fact.name!r}")  # fmt: skip
-    _check_emittable(graph)
-    return _Emitter(graph, share).run()
+    nodes = graph.nodes()
+    _check_emittable(nodes)
+    return _Emitter(graph, nodes, share).run()
 
 
 def executor(graph: Graph) -> Runner:
@@ -60,8 +62,8 @@ def executor(graph: Graph) -> Runner:
     return run
 
 
-def _check_emittable(graph: Graph) -> None:
-    missing = [node for node in graph.nodes() if node.op not in EMISSIONS and not node.op.startswith("torch.")]
+def _check_emittable(nodes: Sequence[Node]) -> None:
+    missing = [node for node in nodes if node.op not in EMISSIONS and not node.op.startswith("torch.")]
     if missing:
         kinds = sorted({node.op for node in missing})
         raise QirError(
@@ -72,10 +74,14 @@ def _check_emittable(graph: Graph) -> None:
 class _Emitter:
     """Walks the nodes in order and builds the fx graph and the tree of layers."""
 
-    def __init__(self, graph: Graph, share: bool) -> None:
+    def __init__(self, graph: Graph, nodes: Sequence[Node], share: bool) -> None:
         self.graph = graph
+        self.nodes = nodes
         self.share = share
         self.root = nn.Module()
+        self.modules: dict[str, nn.Module] = {"": self.root}
+        self.weights = [value for value in weights_in(graph, nodes) if value.weight and value.weight.paths]
+        self.named = {path: value for value in self.weights if value.weight for path in value.weight.paths}
         self.fx = fx.Graph()
         self.known: dict[Value, Any] = {}
         self.tensors: dict[Value, torch.Tensor] = {}
@@ -88,7 +94,7 @@ class _Emitter:
         """The module."""
         for value in self.graph.inputs:
             self.known[value] = self.fx.placeholder(_identifier(value.hint))
-        emissions = [(node, self._emission(node)) for node in self.graph.nodes()]
+        emissions = [(node, self._emission(node)) for node in self.nodes]
         for node, emission in sorted(emissions, key=lambda pair: len(pair[0].module or "")):
             self._attach(node, emission)
         self._name_weights()
@@ -119,8 +125,7 @@ class _Emitter:
     def _opaque_layer(self, node: Node) -> nn.Module:
         """A copy of the framework's own layer that holds this module's tensors: one for all of its calls."""
         if node.host not in self.opaque:
-            weights = [value for value in self.graph.weights() if value.weight and value.weight.paths]
-            known = {id(value.weight.data): self._tensor(value) for value in weights if value.weight}
+            known = {id(value.weight.data): self._tensor(value) for value in self.weights if value.weight}
             self.opaque[node.host] = self._path(node), deepcopy(node.host, known)
         return self.opaque[node.host][1]
 
@@ -128,9 +133,12 @@ class _Emitter:
         """Put a layer at its path and its weights into it."""
         if not isinstance(emission.target, nn.Module):
             return
-        for name, value in emission.owns.items():
-            _register(emission.target, name, self._tensor(value), value.weight is None or value.weight.persistent)
-        self._set_module(self._path(node), emission.target)
+        path, layer = self._path(node), emission.target
+        unread = {name: self.named.get(f"{path}.{name}") for name in layer._buffers if name not in emission.owns}
+        for name, value in {**unread, **emission.owns}.items():
+            if value is not None:
+                _register(layer, name, self._tensor(value), value.weight is None or value.weight.persistent)
+        self._set_module(path, layer)
 
     def _path(self, node: Node) -> str:
         """Where the layer goes; a quantizer goes beside the layer whose tensor it rounds."""
@@ -141,20 +149,30 @@ class _Emitter:
         return f"{_identifier(self.names[node.result])}_quantizer" if node.module is None else node.module
 
     def _set_module(self, path: str, module: nn.Module) -> None:
-        *parents, name = path.split(".")
-        owner = self._container(parents)
-        if isinstance(existing := getattr(owner, name, None), nn.Module):
+        if (existing := self._module(path)) is not None:
             for child, inner in existing.named_children():
                 module.add_module(child, inner)
-        owner.add_module(name, module)
+        parent, _, name = path.rpartition(".")
+        self._container(parent).add_module(name, module)
+        self.modules[path] = module
 
-    def _container(self, names: Sequence[str]) -> nn.Module:
-        owner = self.root
-        for name in names:
-            if not isinstance(getattr(owner, name, None), nn.Module):
-                owner.add_module(name, nn.Module())
-            owner = getattr(owner, name)
-        return owner
+    def _module(self, path: str) -> nn.Module | None:
+        """The module at a path, if there is one."""
+        if path not in self.modules:
+            parent, _, name = path.rpartition(".")
+            owner = self._module(parent)
+            found = None if owner is None else owner._modules.get(name)
+            if found is None:
+                return None
+            self.modules[path] = found
+        return self.modules[path]
+
+    def _container(self, path: str) -> nn.Module:
+        """The module at a path, made if there is none."""
+        if (found := self._module(path)) is None:
+            found = nn.Module()
+            self._set_module(path, found)
+        return found
 
     # -- weights -----------------------------------------------------------------------------------------------------
 
@@ -182,18 +200,17 @@ class _Emitter:
         return self.known[value]
 
     def _has(self, path: str) -> bool:
-        *parents, name = path.split(".")
-        owner = self._container(parents)
-        return name in owner._parameters or name in owner._buffers
+        parent, _, name = path.rpartition(".")
+        owner = self._module(parent)
+        return owner is not None and (name in owner._parameters or name in owner._buffers)
 
     def _name_weights(self) -> None:
         """Give the module every name of a weight of its state that no layer owns."""
-        for value in self.graph.weights():
-            for path in value.weight.paths if value.weight and value.weight.persistent else ():
-                if not self._has(path):
-                    *parents, name = path.split(".")
-                    _register(self._container(parents), name, self._tensor(value), True)
-                    self.unread.add(path)
+        for path, value in self.named.items():
+            if value.weight is not None and value.weight.persistent and not self._has(path):
+                parent, _, name = path.rpartition(".")
+                _register(self._container(parent), name, self._tensor(value), True)
+                self.unread.add(path)
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -260,7 +277,7 @@ def _as_tensor(value: Value, share: bool) -> torch.Tensor:
     assert weight is not None
     data = weight.data
     if isinstance(data, torch.Tensor):
-        tensor = data if share else data.detach().clone()
+        tensor = data if share else copied(data)
         requires_grad = data.requires_grad
     else:
         tensor = torch.from_numpy(np.array(weight.array))
@@ -270,9 +287,20 @@ def _as_tensor(value: Value, share: bool) -> torch.Tensor:
     return tensor
 
 
+def copied(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy. Where torch can, memory is copied when one of the two is first written, and no earlier."""
+    try:
+        return tensor.detach()._lazy_clone()
+    except (RuntimeError, NotImplementedError):  # memory that is not torch's own: numpy's, a file's
+        return tensor.detach().clone()
+
+
 def _register(owner: nn.Module, name: str, tensor: torch.Tensor, persistent: bool) -> None:
     if isinstance(tensor, nn.Parameter):
-        owner.register_parameter(name, tensor)
+        if name in owner._parameters:
+            owner._parameters[name] = tensor
+        else:
+            owner.register_parameter(name, tensor)
     elif name in owner._parameters:
         owner._parameters[name] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
     else:

@@ -10,18 +10,9 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from qir.errors import QirError
-from qir.frontends import (  # noqa: F401  (they fill the table)
-    torch_activations,
-    torch_functions,
-    torch_indexing,
-    torch_layers,
-    torch_more_layers,
-    torch_pooling,
-    torch_reductions,
-    torch_tensors,
-)
 from qir.frontends.torch_indexing import at
-from qir.frontends.torch_lowerings import Lowering, lowers
+from qir.frontends.torch_lowerings import Lowering
+from qir.frontends.torch_table import lowers
 
 aten = torch.ops.aten
 

@@ -6,7 +6,7 @@ import inspect
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -58,14 +58,19 @@ def views(value: Value) -> set[Value]:
 
 def bound(lowering: Lowering, layer: nn.Module) -> Lowering:
     """The lowering, with every parameter that a call leaves out read from the layer."""
-    parameters = list(inspect.signature(lowering).parameters.values())[1:]
+@cache
+def _parameters(lowering: Lowering) -> list[str]:
+    """The names of the arguments of the calls that it lowers."""
+    return list(inspect.signature(lowering).parameters)[1:]
+
+
+    parameters = _parameters(lowering)
 
     def call(build: Builder, *args: Any, **kwargs: Any) -> Any:
-        given = dict(zip((p.name for p in parameters), args, strict=False)) | kwargs
-        for parameter in parameters:
-            if parameter.name not in given and hasattr(layer, parameter.name):
-                value = getattr(layer, parameter.name)
-                given[parameter.name] = TRAINING if parameter.name == "training" else value
+        given = dict(zip(parameters, args, strict=False)) | kwargs
+        for name in parameters:
+            if name not in given and hasattr(layer, name):
+                given[name] = TRAINING if name == "training" else getattr(layer, name)
         return lowering(build, **given)
 
     return call
@@ -138,8 +143,10 @@ class Shape:
     of: Value
 
 
-def opaque(build: Builder, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], host: Any) -> Value:
-    """The result of a call that stays as it is; `host` is the function or layer itself."""
+def opaque(
+    build: Builder, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], host: Any, reason: str = ""
+) -> Value:
+    """The result of a call that stays as it is, for this reason; `host` is the function or layer itself."""
     operands: list[Value] = []
 
     def template(argument: Any) -> Any:
@@ -164,7 +171,7 @@ def opaque(build: Builder, name: str, args: Sequence[Any], kwargs: Mapping[str, 
     attrs = {"args": tuple(map(template, args)), "kwargs": {key: template(item) for key, item in kwargs.items()}}
     op = name if name.startswith("torch.") else f"torch.{name}"
     node = build.graph.add(op, operands, {key: value for key, value in attrs.items() if value})
-    node.host = host
+    node.host, node.why_opaque = host, reason
     build.added.append(node)
     return node.result
 

@@ -34,6 +34,7 @@ from qir.frontends.torch_aten import (
 from qir.frontends.torch_calls import follows_training, main_node, mark_order, opaque, same_kind
 from qir.frontends.torch_lowerings import Builder, Unlowered, make_weight, type_of_tensor
 from qir.frontends.torch_program import export, type_of_example
+from qir.frontends.torch_table import tried
 from qir.frontends.torch_trace import users_line
 from qir.graph import Graph, Node, Value
 from qir.types import UNKNOWN
@@ -176,8 +177,8 @@ class _Importer:
         mutates = isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
         build = Builder(self.graph, self._literal)
         result = self._lowered(build, node, target, args, kwargs)
-        if result is None:
-            result = self._whole(build, functional(target) if mutates else target, args, kwargs)
+        if isinstance(result, Unlowered):
+            result = self._whole(build, functional(target) if mutates else target, args, kwargs, str(result))
         self._place(build, node, result)
         self.known[node] = result
         if mutates:
@@ -217,23 +218,14 @@ class _Importer:
         if target in REORDERED:
             target, args = REORDERED[target](*args, **kwargs)
             kwargs = {}
-        lowering = lowering_of(target)
-        if lowering is None:
-            return None
         if target is F.batch_norm and self._layer(node):
             args = (*args[:5], TRAINING, *args[6:])
         elif target in FOLLOWS:
             given = bool(self.flags) and self.flags.pop(0)
             args = (*args[:2], TRAINING) if given or self._layer(node) else args
-        try:
-            return lowering(build, *args, **kwargs)
-        except (Unlowered, TypeError, QirError) as reason:
-            build.undo()
-            if isinstance(reason, TypeError) and "argument" not in str(reason):
-                raise
-            return None
+        return tried(build, lowering_of(target), args, kwargs)
 
-    def _whole(self, build: Builder, target: Any, args: Any, kwargs: Any) -> Any:
+    def _whole(self, build: Builder, target: Any, args: Any, kwargs: Any, reason: str = "") -> Any:
         if isinstance(target, torch._ops.OpOverload):
             name = f"torch.ops.{target._schema.name.replace('::', '.')}.{target._overloadname}"
         else:
@@ -241,7 +233,7 @@ class _Importer:
         if any(isinstance(arg, fx.GraphModule) for arg in args):
             raise QirError(f"the model calls {target}, which takes functions", stage="import",
                            help="call it in a function that torch.fx.wrap keeps whole")  # fmt: skip
-        return opaque(build, name, args, kwargs, target)
+        return opaque(build, name, args, kwargs, target, reason)
 
     def _place(self, build: Builder, node: fx.Node, result: Any) -> None:
         """Give new nodes their types, locations and, where a layer made the call, the layer's path."""

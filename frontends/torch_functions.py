@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qir.frontends import torch_activations  # noqa: F401  (some spellings below repeat its)
 from qir.frontends.torch_lowerings import Builder, Lowering, agreed, known, lowers
 from qir.frontends.torch_tensors import clamp, floordiv, matmul, maximum, minimum, mul, power, sub
 from qir.graph import Value

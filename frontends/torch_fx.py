@@ -14,16 +14,6 @@ from torch import fx, nn
 
 from qir.attributes import TRAINING, Port
 from qir.errors import Loc, QirError
-from qir.frontends import (  # noqa: F401  (they fill the table)
-    torch_activations,
-    torch_functions,
-    torch_indexing,
-    torch_layers,
-    torch_more_layers,
-    torch_pooling,
-    torch_reductions,
-    torch_tensors,
-)
 from qir.frontends.torch_calls import (
     Shape,
     follows_training,
@@ -38,14 +28,9 @@ from qir.frontends.torch_calls import (
     views,
     with_training_flag,
 )
-from qir.frontends.torch_lowerings import (
-    Builder,
-    Lowering,
-    Unlowered,
-    lowers,
-    type_of_tensor,
-)
-from qir.frontends.torch_trace import TrainingFlag, nothing_whole, number_of_arguments, trace, users_line
+from qir.frontends.torch_lowerings import Builder, Unlowered, type_of_tensor
+from qir.frontends.torch_table import lowers, tried
+from qir.frontends.torch_trace import Trace, TrainingFlag, nothing_whole, number_of_arguments, trace, users_line
 from qir.frontends.torch_weights import Weights
 from qir.graph import Graph, Node, Value
 from qir.types import UNKNOWN, ScalarType, TensorType, Type
@@ -76,7 +61,7 @@ class _Importer:
     """Walks one fx graph and builds ours."""
 
     model: nn.Module
-    traced: fx.GraphModule
+    traced: Trace
     example_inputs: Sequence[Any] | None
     batch: str | None
     whole: Callable[[nn.Module], bool]
@@ -146,9 +131,7 @@ class _Importer:
         return type
 
     def _attribute(self, path: str) -> Any:
-        found: Any = self.traced
-        for name in path.split("."):
-            found = getattr(found, name)
+        found = self.traced.attribute(path)
         return self.weights.of(found) if isinstance(found, torch.Tensor) else found
 
     def _output(self, returned: Any) -> None:
@@ -200,11 +183,12 @@ class _Importer:
         norm = self.model.get_submodule(self._scope(node)) if node.target is F.batch_norm else None
         if follows_training(norm):
             args, kwargs = with_training_flag(*args, **kwargs)
-        result = self._lowered(build, lowering, args, kwargs)
-        if result is not None and follows_training(norm):
+        result = tried(build, lowering, args, kwargs)
+        if isinstance(result, Unlowered):
+            host = None if node.op == "call_method" else node.target
+            result = opaque(build, name, args, kwargs, host, str(result))
+        elif follows_training(norm):
             build.added[-1].module, build.added[-1].host = self._scope(node), norm
-        if result is None:
-            result = opaque(build, name, args, kwargs, host=None if node.op == "call_method" else node.target)
         self._place(build.added, node, self._scope(node))
         self.known[node] = result
         if is_in_place(node):
@@ -225,33 +209,18 @@ class _Importer:
             return args[0][args[1]]
         return None
 
-    def _lowered(
-        self, build: Builder, lowering: Lowering | None, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Any:
-        """What the lowering makes of the call; None when there is none or it does not cover these arguments."""
-        if lowering is None:
-            return None
-        try:
-            return lowering(build, *args, **kwargs)
-        except (Unlowered, TypeError, QirError) as reason:
-            build.undo()
-            if isinstance(reason, TypeError) and "argument" not in str(reason):
-                raise
-            return None
-
     # -- layers ------------------------------------------------------------------------------------------------------
 
     def _call_layer(self, node: fx.Node) -> None:
         path = str(node.target)
-        layer = self.traced.get_submodule(path)
+        layer = self.traced.root.get_submodule(path)
         args, kwargs = self._arguments(node)
-        lowering = None if is_special(layer) or self.whole(layer) else lowering_of_layer(layer)
         build = Builder(self.graph, self.weights.of)
-        result = self._lowered(build, lowering, args, kwargs)
-        if result is None:
+        result = self._kept_whole(layer) or tried(build, lowering_of_layer(layer), args, kwargs)
+        if isinstance(result, Unlowered):
             function, _ = getattr(layer, "lowers_as", (None, None))
             name = full_name(function) if function else f"torch.nn.{type(layer).__name__}"
-            result = opaque(build, name, args, kwargs, host=layer)
+            result = opaque(build, name, args, kwargs, layer, str(result))
         main = main_node(build.added, path)
         self._place([added for added in build.added if added is not main], node, path)
         if main is not None:
@@ -262,6 +231,12 @@ class _Importer:
             self._overwrite(node, args[0] if args else kwargs.get("input"), result)
 
     # -- what is common to all calls ---------------------------------------------------------------------------------
+
+    def _kept_whole(self, layer: nn.Module) -> Unlowered | None:
+        """Why no lowering may look into the layer; None when one may."""
+        if self.whole(layer):
+            return Unlowered("it is to stay whole")
+        return Unlowered("it has hooks or parametrizations") if is_special(layer) else None
 
     def _scope(self, node: fx.Node) -> str:
         """The path of the module whose forward made the call."""

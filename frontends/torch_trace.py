@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import inspect
 import operator
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +45,16 @@ class _Tracer(fx.Tracer):
     """Keeps buffers symbolic and the user's source lines."""
 
     proxy_buffer_attributes = True
-    record_stack_traces = True
 
     def __init__(self, fixed: Mapping[str, Any], whole: Callable[[nn.Module], bool]) -> None:
         super().__init__()
         self.fixed = fixed
         self.whole = whole
+
+    def create_node(self, *call: Any, **rest: Any) -> fx.Node:
+        node = super().create_node(*call, **rest)
+        node.meta[_LINE] = _line_of_caller()
+        return node
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -76,17 +84,21 @@ def _left_out(model: nn.Module, given: int | None) -> dict[str, Any]:
 def _symbolic_training(model: nn.Module) -> Iterator[None]:
     """Inside, no module is training, and the flag of those that are not torch's own can be recognized.
 
-    Torch's layers hand theirs to compiled functions, which take nothing but a plain one.
+    Torch's layers hand theirs to compiled functions, which take nothing but a plain one. Attributes that forward sets
+    are taken back in the end.
     """
-    flags = [(module, module.training) for module in model.modules()]
+    kept = [(module, module.training, vars(module).copy()) for module in model.modules()]
     try:
-        for module, _ in flags:
+        for module, _, _ in kept:
             own = type(module).__module__.startswith("torch.")
             module.training = False if own else TrainingFlag(0)  # type: ignore[assignment]
         yield
     finally:
-        for module, flag in flags:
+        for module, flag, attributes in kept:
             module.training = flag
+            for name in vars(module).keys() - attributes.keys():
+                del vars(module)[name]
+            vars(module).update(attributes)
 
 
 def nothing_whole(module: nn.Module) -> bool:
@@ -94,12 +106,25 @@ def nothing_whole(module: nn.Module) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Trace:
+    """The calls that a model makes, and the tensors and other objects that they read from outside of it."""
+
+    graph: fx.Graph
+    root: nn.Module
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+    def attribute(self, path: str) -> Any:
+        """What a `get_attr` node reads."""
+        return self.constants[path] if path in self.constants else reduce(getattr, path.split("."), self.root)
+
+
 def trace(
     model: nn.Module,
     given: int | None = None,
     whole: Callable[[nn.Module], bool] = nothing_whole,
     concrete: Mapping[str, Any] | None = None,
-) -> fx.GraphModule:
+) -> Trace:
     """The calls that the model makes in evaluation mode, with `given` positional arguments.
 
     Arguments with a default that are not given keep it; when the number is not known, all that have one. `concrete`
@@ -108,14 +133,15 @@ def trace(
     Raises QirError, showing the user's line, where they depend on data.
     """
     if isinstance(model, fx.GraphModule):
-        return model
+        return Trace(model.graph, model)
+    before = set(vars(model))
     with _symbolic_training(model):
         tracer = _Tracer({**_left_out(model, given), **(concrete or {})}, whole)
         try:
             graph = tracer.trace(model)
         except Exception as error:  # whatever the model's own code raises when run on proxies
             raise _untraceable(error) from error
-        return fx.GraphModule(tracer.root, graph)
+        return Trace(graph, model, {name: vars(model)[name] for name in set(vars(model)) - before})
 
 
 def number_of_arguments(star: fx.Node, given: int | None) -> int:
@@ -183,18 +209,30 @@ def _untraceable(error: Exception) -> QirError:
 _TORCH = str(Path(torch.__file__).parent)
 _PACKAGES = str(Path(torch.__file__).parent.parent)
 _HERE = str(Path(__file__).parent)
+_LINE = "users_line"
 
 
+@cache
 def _is_users(file: str) -> bool:
     return not file.startswith(("<", "torch/", _TORCH, _HERE)) and "importlib" not in file
 
 
 def _shortened(file: str) -> str:
     """A path relative to the installed packages or the working folder, from where linecache still finds it."""
-    for folder in (_PACKAGES, str(Path.cwd())):
+    for folder in (_PACKAGES, os.getcwd()):
         if file.startswith(folder + "/"):
             return file[len(folder) + 1 :]
     return file
+
+
+def _line_of_caller() -> tuple[str, int]:
+    """File and line of the innermost frame below `trace` that is not torch's own; empty when there is none."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code is not trace.__code__:
+        if _is_users(frame.f_code.co_filename):
+            return _shortened(frame.f_code.co_filename), frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return "", 0
 
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
@@ -202,6 +240,9 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 def users_line(node: fx.Node) -> tuple[str, int]:
     """File and line of the deepest frame of the call that is not torch's own; empty when there is none."""
-    frames = [(_shortened(m["file"]), int(m["line"])) for m in _FRAME.finditer(node.stack_trace or "")]
-    users = [frame for frame in frames if _is_users(frame[0])]
-    return users[-1] if users else ("", 0)
+    if _LINE in node.meta:
+        return tuple(node.meta[_LINE])
+    for frame in reversed(list(_FRAME.finditer(node.stack_trace or ""))):
+        if _is_users(file := _shortened(frame["file"])):
+            return file, int(frame["line"])
+    return "", 0

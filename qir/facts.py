@@ -32,14 +32,24 @@ def computes(node: Node) -> bool:
     return not all(isinstance(result.type, ScalarType) for result in node.results)
 
 
+def _breaking(graph: Graph, breaks: Callable[[Node], bool]) -> Iterator[Node]:
+    """The nodes that break a fact. They are put in order only where there are any."""
+    if any(isinstance(vertex, Node) and breaks(vertex) for vertex in graph.nx):
+        yield from filter(breaks, graph.nodes())
+
+
 def _not_lifted(graph: Graph) -> Iterator[Node]:
-    return (node for node in graph.nodes() if node.module is None and computes(node))
+    return _breaking(graph, lambda node: node.module is None and computes(node))
 
 
 def _not_unrolled(graph: Graph) -> Iterator[Node]:
-    seen: set[str] = set()
-    for node in graph.nodes():
-        if node.module is not None and not is_quantizer(node):
+    def called(node: Node) -> bool:
+        return node.module is not None and not is_quantizer(node)
+
+    layers = [vertex.module for vertex in graph.nx if isinstance(vertex, Node) and called(vertex)]
+    seen: set[str | None] = set()
+    for node in graph.nodes() if len(set(layers)) < len(layers) else ():
+        if called(node):
             if node.module in seen:
                 yield node
             seen.add(node.module)
@@ -52,13 +62,14 @@ def _not_inserted(graph: Graph) -> Iterator[Node]:
 
 
 def _not_calibrated(graph: Graph) -> Iterator[Node]:
-    return (node for node in graph.nodes() if is_quantizer(node) and not node.attrs["encoding"].calibrated)
+    return _breaking(graph, lambda node: is_quantizer(node) and not node.attrs["encoding"].calibrated)
 
 
 def _not_expanded(graph: Graph) -> Iterator[Node]:
-    for node in graph.nodes():
-        if node.op.startswith("qir.") and not (is_quantizer(node) and not node.attrs["encoding"].calibrated):
-            yield node
+    def composite(node: Node) -> bool:
+        return node.op.startswith("qir.") and not (is_quantizer(node) and not node.attrs["encoding"].calibrated)
+
+    return _breaking(graph, composite)
 
 
 FUNCTIONALS_LIFTED = Fact("functionals-lifted", "a layer for every computation", _not_lifted)

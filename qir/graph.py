@@ -83,7 +83,7 @@ class Node:
 
     `module` is the path of the layer that this call belongs to, None for a functional call. `order` ranks the nodes
     that draw random numbers or update state, whose order is part of their meaning. `host` is the framework's own
-    object behind an opaque call.
+    object behind an opaque call, and `why_opaque` the frontend's reason for it.
     """
 
     __match_args__ = ("op", "operands")
@@ -94,6 +94,7 @@ class Node:
     locs: tuple[Loc, ...] = ()
     order: int | None = None
     host: Any = field(default=None, repr=False)
+    why_opaque: str = ""
 
     @property
     def definition(self) -> OpDef:
@@ -349,7 +350,8 @@ class Graph:
             if isinstance(old, Value):
                 twins[old] = Value(twin, old.hint, old.type, old.weight)
             else:
-                twins[old] = Node(twin, old.op, dict(old.attrs), old.module, old.locs, old.order, old.host)
+                kept = (old.module, old.locs, old.order, old.host, old.why_opaque)
+                twins[old] = Node(twin, old.op, dict(old.attrs), *kept)
         twin.nx.add_nodes_from(twins.values())
         twin.nx.add_edges_from((twins[a], twins[b], port) for a, b, port in self.nx.edges(keys=True))
         twin.inputs = [twins[value] for value in self.inputs]
