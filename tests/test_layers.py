@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"torch", "torchvision", "keras", "tensorflow", "jax", "onnxruntime", "onnxscript"}
 CORE = {"networkx", "numpy", "onnx", "ml_dtypes", "google", "qir"}
-EXTRAS = {"rich", "safetensors"}
+EXTRAS = {"jsonschema", "rich", "safetensors"}
 FACADES = {"__init__", "__main__", "execution", "preparation", "validation"}
 """With api*, cli* and what a facade is made of: the modules of qir/ that may reach into the three other folders."""
 
@@ -106,7 +106,7 @@ def test_imports_are_absolute_and_by_the_installed_name(folder: str) -> None:
 
 
 def test_import_qir_loads_no_framework() -> None:
-    heavy = sorted(FRAMEWORKS | {"rich", "safetensors", "hypothesis", "pytest", "scipy", "sklearn"})
+    heavy = sorted(FRAMEWORKS | {"jsonschema", "rich", "safetensors", "hypothesis", "pytest", "scipy", "sklearn"})
     code = f"import qir, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

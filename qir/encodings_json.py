@@ -1,0 +1,138 @@
+"""Encodings files as JSON: read defensively, and checked against the schema of their version.
+
+Every refusal is one QirError that names the place as a JSON path: `$.param_encodings[3].scale`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from qir.errors import QirError
+
+SCHEMAS = {
+    "0.4.0": "0.6.1", "0.5.0": "0.6.1", "0.6.1": "0.6.1",
+    "1.0.0": "1.0.0", "2.0.0": "2.0.0", "2.1.0": "2.0.0",
+}  # fmt: skip
+"""The versions that are read, and the schema of each."""
+
+LARGEST = 2**53
+"""Integers beyond this are no counts, sizes or zero points: JSON readers disagree about them."""
+
+
+def refuse(at: str, message: str, help: str | None = None) -> NoReturn:
+    """Raise the QirError for what stands at the JSON path `at`."""
+    raise QirError(f"{at}: {message}", stage="encodings", help=help)
+
+
+def load_document(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object in a file, or `source` if it is one already. Raises QirError for what is no plain JSON object."""
+    if isinstance(source, Mapping):
+        return source
+    path = Path(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise QirError(f"can not read {path}: {error.strerror}", stage="encodings") from None
+    except UnicodeDecodeError:
+        raise QirError(f"{path} is no JSON: it is not UTF-8", stage="encodings") from None
+    try:
+        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_int=_whole)
+    except RecursionError:
+        refuse("$", f"{path} is nested too deeply")
+    except json.JSONDecodeError as error:
+        refuse("$", f"{path} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}")
+    if not isinstance(found, dict):
+        refuse("$", f"{path} holds no object", "an encodings file is one JSON object")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            refuse(f"$..{key}", "this key is given twice in one object")
+        found[key] = value
+    return found
+
+
+def _no_constant(text: str) -> NoReturn:
+    refuse("$", f"{text} is no JSON number", "calibrate again: a range was not finite")
+
+
+def _whole(text: str) -> int:
+    if len(text) > 17 or abs(number := int(text)) > LARGEST:
+        refuse("$", f"the integer {text[:20]}… is too large")
+    return number
+
+
+def check_schema(document: Mapping[str, Any], schema: str) -> None:
+    """Raise QirError for the first place where `document` does not follow the schema file of this name."""
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_validator(schema).iter_errors(document))
+    if error is None:
+        return
+    found = json.dumps(error.instance, default=str)
+    shown = found if len(found) <= 40 else f"{found[:40]}…"
+    refuse(error.json_path, {
+        "required": f"{error.message.replace(' is a required property', ' is missing')}",
+        "additionalProperties": error.message,
+        "type": f"{shown} is not of type {error.validator_value!r}",
+        "const": f"{shown} is not {error.validator_value!r}",
+        "enum": f"{shown} is none of {error.validator_value}",
+    }.get(error.validator, f"{shown} does not fit: {error.validator} {error.validator_value!r}"[:300]))  # fmt: skip
+
+
+@cache
+def _validator(name: str) -> Any:
+    from jsonschema import Draft202012Validator
+
+    text = resources.files("qir").joinpath("schemas", f"encodings-{name}.json").read_text(encoding="utf-8")
+    return Draft202012Validator(json.loads(text))
+
+
+def floats(given: Any, at: str) -> np.ndarray:
+    """A number or a nested list of numbers as float32. Raises QirError unless they are finite in float32."""
+    array = _array(given, at)
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    if not np.all(np.isfinite(single)):
+        refuse(at, "this number is not finite in float32")
+    return single
+
+
+def integers(given: Any, at: str) -> np.ndarray:
+    """A number or a nested list of whole numbers as int64. Raises QirError for others."""
+    array = _array(given, at)
+    if not np.all(np.isfinite(array)) or np.any(array != np.rint(array)) or np.any(np.abs(array) > LARGEST):
+        refuse(at, "expected whole numbers", "fractional zero points are not supported")
+    return array.astype(np.int64)
+
+
+def _array(given: Any, at: str) -> np.ndarray:
+    if not _numeric(given):
+        refuse(at, "expected a number or a list of numbers")
+    try:
+        return np.array(given, np.float64)
+    except (ValueError, OverflowError):
+        refuse(at, "the lists differ in length, or are nested too deeply")
+
+
+def _numeric(given: Any) -> bool:
+    """Whether it is a number or a nest of lists of them, of at most 8 levels; none of the lists empty."""
+    level = [given]
+    for _ in range(9):
+        kinds = set(map(type, level))
+        if kinds and kinds <= {int, float}:
+            return True
+        if kinds != {list}:
+            return False
+        level = [item for part in level for item in part]
+    return False
