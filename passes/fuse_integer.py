@@ -41,7 +41,7 @@ class FuseInteger(Pass, name="fuse-integer"):
     needs = (CALIBRATED, COMPOSITES_EXPANDED)
     numerics = "rounds"
 
-    target: str = "ort-x86"
+    target: str = "ort-x86-vnni"
 
     def __post_init__(self) -> None:
         target(self.target)
@@ -148,6 +148,8 @@ def why_float(node: Node, profile: Target) -> Miss:
         before = node.operands[0].node if clamp else None
         if before is not None and before.op in KERNELS:
             return Miss(f"it is computed with the {before.op} before it, which is in float")
+        if node.definition.trait(KeepsGrid) is not None:
+            return Miss("what it moves is in float", "quantize what it reads and what it writes on one grid")
         return Miss(profile.reason_for_float(node.op))
     readers = [use.node for use in node.result.uses]
     quantize = next((reader for reader in readers if reader.op == "QuantizeLinear"), None)

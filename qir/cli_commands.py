@@ -174,6 +174,8 @@ def _note(title: str, note: Note) -> Iterator[str]:
     yield f"\n{title}: {note.reason}"
     yield f"  {note.node}"
     yield from (f"  {line}" for line in point_at(note.loc))
+    if note.help:
+        yield f"  help: {note.help}"
 
 
 # -- show, verify ----------------------------------------------------------------------------------------------------

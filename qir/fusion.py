@@ -78,29 +78,41 @@ def _bias(node: Node) -> list[Value | None] | Miss:
         return []
     source = node.operands[2].node
     if source is None or source.op != "DequantizeLinear" or source.operands[0].type.dtype != "i32":
-        return Miss(
-            "its bias is float", "quantize the bias to int32, with the scale of the input times that of the weight"
-        )
-    x, w = dequantized(node.operands[0]), dequantized(node.operands[1])
-    assert x is not None
-    assert w is not None
-    scale = np.asarray(x[1].array * w[1].array, np.float32)
-    if not np.array_equal(np.broadcast_to(scale, source.operands[1].array.shape), source.operands[1].array):
-        return Miss("the scale of its bias is not that of its input times that of its weight",
-                    "quantize the bias again with that scale: the runtime may take it for granted")  # fmt: skip
+        help = "quantize the bias to int32, with the scale of the input times that of the weight"
+        return Miss("its bias is float", help)
     return [source.operands[0]]
 
 
+def bias_mismatch(node: Node) -> float:
+    """How far the scale of an int32 bias is from that of its accumulator, relative to it; 0 without such a bias."""
+    if node.op not in ("Conv", "Gemm") or len(node.operands) < 3:
+        return 0.0
+    x, w = (dequantized(value) for value in node.operands[:2])
+    source = node.operands[2].node
+    if x is None or w is None or source is None or source.op != "DequantizeLinear":
+        return 0.0
+    scale = np.asarray(x[1].array * w[1].array, np.float32)
+    return float(np.max(np.abs(source.operands[1].array / scale - 1)))
+
+
+OTHER_SCALE = Miss(
+    "the scale of its bias is not that of its input times that of its weight",
+    "quantize the bias again, with the scale of the input that it has now",
+)
+
+
 def fuse_conv(node: Node, output: list[Value]) -> Fused | Miss:
-    """QLinearConv."""
+    """QLinearConv, which wants the bias on the accumulator's grid to one percent."""
     bias = _bias(node)
     if isinstance(bias, Miss):
         return bias
+    if bias_mismatch(node) > 0.01:
+        return OTHER_SCALE
     return "QLinearConv", [*_read(node, 0), *_read(node, 1), *output, *bias], dict(node.attrs)
 
 
 def fuse_gemm(node: Node, output: list[Value]) -> Fused | Miss:
-    """QGemm."""
+    """QGemm, which takes it for granted that the bias lies on the accumulator's grid."""
     bias = _bias(node)
     if isinstance(bias, Miss):
         return bias

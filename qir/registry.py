@@ -16,14 +16,18 @@ ENTRY_POINTS = "qir.passes"
 
 BUILT_IN = {
     "calibrate": "qir.passes.calibrate:Calibrate",
+    "decompose": "qir.passes.decompose:Decompose",
     "expand-opaque": "qir.passes.expand_opaque:ExpandOpaque",
     "fold-batch-norm": "qir.passes.fold_batch_norm:FoldBatchNorm",
     "fuse-integer": "qir.passes.fuse_integer:FuseInteger",
     "insert-quantizers": "qir.passes.insert_quantizers:InsertQuantizers",
     "legalize-onnx": "qir.passes.legalize_onnx:LegalizeOnnx",
     "lift-functionals": "qir.passes.lift_functionals:LiftFunctionals",
+    "load-encodings": "qir.passes.load_encodings:LoadEncodings",
     "propagate-encodings": "qir.passes.propagate_encodings:PropagateEncodings",
     "reduce-mean-to-pool": "qir.passes.reduce_mean_to_pool:ReduceMeanToPool",
+    "snap-scales": "qir.passes.snap_scales:SnapScales",
+    "strip-quantizers": "qir.passes.strip_quantizers:StripQuantizers",
     "unroll-modules": "qir.passes.unroll_modules:UnrollModules",
 }
 
