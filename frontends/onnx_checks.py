@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from graphlib import CycleError, TopologicalSorter
+from graphlib import CycleError
 
 import onnx
 from onnx import AttributeProto
 
 from qir.errors import QirError
+from qir.frontends.onnx_bodies import bodies_of, given_names, in_order
 from qir.frontends.onnx_versions import schema_at
 from qir.ops import VOCABULARY_OPSET
 
@@ -18,14 +19,14 @@ STANDARD = ("", "ai.onnx")
 """The two spellings of the domain of the standard operators."""
 
 LEFT_OUT = {
-    AttributeProto.GRAPH: "a subgraph",
-    AttributeProto.GRAPHS: "subgraphs",
-    AttributeProto.TYPE_PROTO: "a type as attribute",
-    AttributeProto.TYPE_PROTOS: "types as attributes",
-    AttributeProto.SPARSE_TENSOR: "a sparse tensor",
-    AttributeProto.SPARSE_TENSORS: "sparse tensors",
+    AttributeProto.GRAPHS: "a list of subgraphs",
+    AttributeProto.TYPE_PROTOS: "a list of types",
+    AttributeProto.SPARSE_TENSORS: "a list of sparse tensors",
 }
 """The kinds of attributes that have no place in the graph."""
+
+RESERVED = ("qir", "torch")
+"""The domains of operators that are not ONNX's: composites, and calls of torch functions by their path."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _DOMAIN = re.compile(r"[A-Za-z_][\w.]*")
@@ -59,19 +60,36 @@ def refuse(problems: Iterable[str], what: str) -> None:
 def check(model: onnx.ModelProto, opset: int) -> None:
     """Raise QirError, listing every problem, unless the model can be imported node by node."""
     refuse((f"{text!r} is no text" for text in _texts(model) if not isinstance(text, str)), "the model is damaged")
-    refuse(_names(model.graph), "the model is malformed in {0} ways")
+    refuse(_names(model.graph, set()), "the model is malformed in {0} ways")
     domains = {entry.domain for entry in model.opset_import}
-    problems = [f"{_place(node)}: {text}" for node in model.graph.node for text in _left_out(node, opset, domains)]
-    problems += [f"{value.name}: it is no tensor" for value in model.graph.input if _no_tensor(value.type)]
-    problems += [f"{sparse.values.name}: a sparse initializer" for sparse in model.graph.sparse_initializer]
+    problems = [
+        f"{_place(n)}: {text}" for g in _graphs(model.graph) for n in g.node for text in _left_out(n, opset, domains)
+    ]
+    problems += [
+        f"{value.name}: it is no tensor, sequence, optional or map"
+        for value in model.graph.input
+        if _no_value(value.type)
+    ]
     refuse(problems, "{0} parts of this model can not be imported")
 
 
 def _texts(model: onnx.ModelProto) -> Iterator[object]:
     """Every name in the model. Damaged ones, which are not UTF-8, come as bytes."""
-    graph = model.graph
-    yield graph.name
     yield from (entry.domain for entry in model.opset_import)
+    for graph in _graphs(model.graph):
+        yield from _texts_of(graph)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """`graph` and all bodies in it."""
+    yield graph
+    for node in graph.node:
+        for body in bodies_of(node).values():
+            yield from _graphs(body)
+
+
+def _texts_of(graph: onnx.GraphProto) -> Iterator[object]:
+    yield graph.name
     for node in graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         yield from (attribute.name for attribute in node.attribute)
@@ -88,8 +106,8 @@ def _place(node: onnx.NodeProto) -> str:
     return f"{name} ({node.domain}{'.' * bool(node.domain)}{node.op_type})"
 
 
-def _no_tensor(type: onnx.TypeProto) -> bool:
-    return type.WhichOneof("value") not in (None, "tensor_type")
+def _no_value(type: onnx.TypeProto) -> bool:
+    return type.WhichOneof("value") in ("sparse_tensor_type", "opaque_type")
 
 
 def _left_out(node: onnx.NodeProto, opset: int, domains: set[str]) -> Iterator[str]:
@@ -107,35 +125,33 @@ def _left_out(node: onnx.NodeProto, opset: int, domains: set[str]) -> Iterator[s
         schema = schema_at(node.op_type, opset)
         if schema is None:
             yield f"there is no such operator at opset {opset}"
-        elif any(int(attribute.type) in LEFT_OUT for attribute in schema.attributes.values() if attribute.required):
-            yield "a subgraph"
-        elif any(not any(type[:7] == "tensor(" for type in formal.types) for formal in _ports(schema)):
-            yield "sequences, maps and optionals"
+    elif node.domain.partition(".")[0] in RESERVED:
+        yield f"the domain {node.domain!r} is not one of ONNX operators"
     elif node.domain not in domains:
         yield f"no opset is declared for the domain {node.domain!r}"
     elif not _IDENTIFIER.fullmatch(node.op_type) or not _DOMAIN.fullmatch(node.domain):
         yield "it has no proper name"
 
 
-def _ports(schema: onnx.defs.OpSchema) -> list[onnx.defs.OpSchema.FormalParameter]:
-    return [*schema.inputs, *schema.outputs]
+def _names(graph: onnx.GraphProto, around: set[str]) -> Iterator[str]:
+    """Every tensor has one definition, everything read or returned has one, and nothing reads what it computes.
 
-
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
-    """Every tensor has one definition, everything read or returned has one, and nothing reads what it computes."""
+    The bodies of nodes may read what the graphs `around` them define.
+    """
     yield from (f"the input {name!r} is there {n} times" for name, n in _repeated(value.name for value in graph.input))
     yield from (f"the output {name!r} is there {n} times" for name, n in _repeated(v.name for v in graph.output))
     yield from (
         f"the initializer {name!r} is there {n} times" for name, n in _repeated(t.name for t in graph.initializer)
     )
-    given = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    given |= {sparse.values.name for sparse in graph.sparse_initializer}
+    given = set(given_names(graph))
     computed = Counter(name for node in graph.node for name in node.output if name)
     yield from (f"the tensor {name!r} is computed {n} times" for name, n in computed.items() if n > 1)
     yield from (f"the tensor {name!r} is computed and also given" for name in computed if name in given)
-    known = given | set(computed)
+    known = around | given | set(computed)
     for node in graph.node:
         yield from (f"{_place(node)} reads {n!r}, which nothing computes" for n in node.input if n and n not in known)
+        for body in bodies_of(node).values():
+            yield from _names(body, known)
     yield from (f"the output {v.name!r} is computed by nothing" for v in graph.output if v.name not in known)
     try:
         in_order(graph.node)
@@ -145,11 +161,3 @@ def _names(graph: onnx.GraphProto) -> Iterator[str]:
 
 def _repeated(names: Iterable[str]) -> list[tuple[str, int]]:
     return [(name, count) for name, count in Counter(names).items() if count > 1]
-
-
-def in_order(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """`nodes`, those computed first that others read. Raises graphlib.CycleError when there is no such order."""
-    listed = list(nodes)
-    makers = {name: position for position, node in enumerate(listed) for name in node.output if name}
-    sorter = TopologicalSorter({i: [makers[n] for n in node.input if n in makers] for i, node in enumerate(listed)})
-    return [listed[position] for position in sorter.static_order()]

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, TensorProto, numpy_helper
 
 from qir.errors import QirError
+from qir.frontends.onnx_bodies import bodies_of
 from qir.ops import definition
 from qir.proto import attributes_of
 from qir.types import NAMES, NUMPY
@@ -108,8 +109,32 @@ def _inside(folder: Path | None, location: str, name: str) -> Path:
     return file
 
 
+def dense_array(sparse: onnx.SparseTensorProto, folder: Path | None) -> np.ndarray:
+    """A sparse tensor, with its zeros. Raises QirError when it is damaged, or too large to be written out."""
+    values, indices = (tensor_array(tensor, folder) for tensor in (sparse.values, sparse.indices))
+    shape, name = tuple(sparse.dims), sparse.values.name
+    if min(shape, default=0) < 0 or prod(shape) * values.itemsize > LARGEST_DENSE:
+        raise QirError(f"the sparse tensor {name!r} has the shape {list(shape)}, which can not be written out")
+    dense = np.zeros(shape, values.dtype)
+    try:
+        places = tuple(indices.T) if indices.ndim == 2 else np.unravel_index(indices, shape)
+        if indices.size and (indices.min() < 0 or len(places) != len(shape)):
+            raise IndexError("its indices are not places of the tensor")
+        dense[places] = values
+    except (IndexError, ValueError, TypeError) as error:
+        raise QirError(f"the sparse tensor {name!r} is damaged: {error}", help="export the model again") from None
+    return dense
+
+
+LARGEST_DENSE = 2**30
+"""The bytes that a sparse tensor may have with its zeros."""
+
+
 def constant_array(node: onnx.NodeProto, folder: Path | None) -> np.ndarray:
     """What a `Constant` node holds."""
+    for attribute in node.attribute:
+        if attribute.name == "sparse_value" and attribute.type == AttributeProto.SPARSE_TENSOR:
+            return dense_array(attribute.sparse_tensor, folder)
     dtypes = {"float": np.float32, "int": np.int64, "string": object}
     for name, value in definition("Constant").normalize(attributes(node, folder)).items():
         kind = name.removeprefix("value").strip("_").rstrip("s")
@@ -119,9 +144,10 @@ def constant_array(node: onnx.NodeProto, folder: Path | None) -> np.ndarray:
 
 
 def attributes(node: onnx.NodeProto, folder: Path | None) -> dict[str, Any]:
-    """The attributes of `node` as the graph keeps them, tensors wherever their data lies."""
+    """The attributes of `node` as the graph keeps them, tensors wherever their data lies; without its bodies."""
     tensors = {a.name: a for a in node.attribute if a.type in (AttributeProto.TENSOR, AttributeProto.TENSORS)}
-    rest = onnx.NodeProto(attribute=[a for a in node.attribute if a.name not in tensors])
+    elsewhere = (*tensors, *bodies_of(node))
+    rest = onnx.NodeProto(attribute=[a for a in node.attribute if a.name not in elsewhere])
     try:
         found = attributes_of(rest)
     except (ValueError, TypeError) as error:

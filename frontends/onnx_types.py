@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from qir.types import Dim, TensorType, Type
+from qir.types import UNKNOWN, Dim, OptionalType, SequenceType, TensorType, Type
 
 
-def refined(inferred: Type, declared: TensorType | None) -> Type:
+def refined(inferred: Type, declared: Type | None) -> Type:
     """`inferred`, its unknown parts as `declared` where the two agree on the others."""
-    if declared is None or not isinstance(inferred, TensorType):
+    if declared is None or inferred == UNKNOWN:
+        return declared or inferred
+    if isinstance(inferred, SequenceType | OptionalType) and type(inferred) is type(declared):
+        return type(inferred)(refined(inferred.element, declared.element))
+    if not isinstance(inferred, TensorType) or not isinstance(declared, TensorType):
         return inferred
     if inferred.dtype not in (None, declared.dtype):
         return inferred

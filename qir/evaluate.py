@@ -20,9 +20,12 @@ Arrays = Sequence[np.ndarray]
 
 
 class Runner(Protocol):
-    """A compiled graph: from input arrays, in the order of `graph.inputs`, to output arrays."""
+    """A compiled graph: from input arrays, in the order of `graph.inputs`, to output arrays.
 
-    def __call__(self, inputs: Arrays) -> list[np.ndarray]: ...
+    Sequences are lists.
+    """
+
+    def __call__(self, inputs: Arrays) -> list[Any]: ...
 
 
 Executor = Callable[[Graph], Runner]
@@ -31,7 +34,8 @@ Executor = Callable[[Graph], Runner]
 
 def reference(graph: Graph) -> Runner:
     """The executor that stands for the meaning of the graph. It is slow and asks for nothing but onnx."""
-    return lambda inputs: [np.asarray(array) for array in evaluate(graph, inputs)]
+    return lambda inputs: [result if isinstance(result, list) else np.asarray(result)
+                           for result in evaluate(graph, inputs)]  # fmt: skip
 
 
 def evaluate(graph: Graph, inputs: Arrays, watch: Callable[[Value, Any], None] | None = None) -> list[Any]:
@@ -97,9 +101,11 @@ def _by_onnx(node: Node, operands: Sequence[Any]) -> Sequence[Any]:
     from onnx.reference import ReferenceEvaluator
 
     names = ["" if operand is None else f"i{port}" for port, operand in enumerate(operands)]
-    feeds = {}
+    feeds: dict[str, Any] = {}
     for name, operand, type in zip(names, operands, promoted_types(node), strict=True):
-        if operand is not None:
+        if isinstance(operand, list):
+            feeds[name] = operand
+        elif operand is not None:
             array = np.asarray(operand)
             promoted = isinstance(type, TensorType) and type.dtype is not None and array.ndim == 0
             feeds[name] = array.astype(NUMPY[type.dtype or ""]) if promoted and type is not None else array

@@ -115,6 +115,16 @@ class Node:
         return _by_port(self.graph.nx._adj[self])
 
     @property
+    def bodies(self) -> list[Graph]:
+        """The graphs among the attributes: the branches of an If, the body of a Loop."""
+        return [value for value in self.attrs.values() if isinstance(value, Graph)]
+
+    @property
+    def captured(self) -> int:
+        """How many of the last operands are values that the bodies read from around them, each as its last inputs."""
+        return max((body.captured for body in self.bodies), default=0)
+
+    @property
     def definitions(self) -> list[Node]:
         """The nodes that compute the operands, by port; as often as they are read."""
         computed = self.graph.nx._pred
@@ -177,7 +187,11 @@ class Graph:
 
     `structure` arranges the outputs as the model returns them: a nest of tuples, lists and dicts with the `Port` of an
     output at each leaf; `signature` is the frontend's own description of how the model takes its inputs, None where
-    they are plain positional arguments. Two graphs are equal when they print the same, weights compared by content.
+    they are plain positional arguments. `opsets` has the version of each foreign domain of ONNX operators.
+
+    A graph that is the body of a node takes the node's operands; the last `captured` of its inputs are values that it
+    reads from around the node. Copies of the node share it, so nothing changes it in place. Two graphs are equal when
+    they print the same, weights compared by content.
     """
 
     def __init__(self, name: str = "main") -> None:
@@ -187,6 +201,8 @@ class Graph:
         self.outputs: list[Value] = []
         self.structure: Any = None
         self.signature: Any = None
+        self.opsets: dict[str, int] = {}
+        self.captured = 0
         self.added: list[Node] | None = None
         """Where `add` notes the new nodes, when a rewriter wants to know them."""
 
@@ -357,7 +373,7 @@ class Graph:
         twin.inputs = [twins[value] for value in self.inputs]
         twin.outputs = [twins[value] for value in self.outputs]
         twin.structure = deepcopy(self.structure)
-        twin.signature = self.signature
+        twin.signature, twin.opsets, twin.captured = self.signature, dict(self.opsets), self.captured
         return twin, twins
 
     def __str__(self) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 
+import onnx
 from onnx import checker, defs, helper, shape_inference
 
 from qir.errors import QirError
+from qir.ops import VOCABULARY_OPSET
 from qir.traits import Elementwise
-from qir.types import UNKNOWN, ScalarType, TensorType, Type, from_proto, to_proto
+from qir.types import UNKNOWN, Dim, ScalarType, TensorType, Type, from_proto, is_known, to_proto
 
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
@@ -36,7 +38,9 @@ def result_types(node: Node) -> list[Type]:
     if definition.schema is None:
         return types_by_expansion(node)
     operands = node.operands
-    if any(value is not None and value.type.dtype is None for value in operands):
+    if node.bodies:
+        return _by_model(node)
+    if any(value is not None and not is_known(value.type) for value in operands):
         return [UNKNOWN] * count
     return _by_schema(node, promoted_types(node))
 
@@ -124,6 +128,34 @@ def _ask_onnx(node: Node, types: Sequence[Type | None]) -> list[Type]:
     if node.op in SILENT:
         return [types[0] or UNKNOWN]
     return [from_proto(inferred[name]) if name in inferred else UNKNOWN for name in results]
+
+
+def _by_model(node: Node) -> list[Type]:
+    """The types of the results of a node with bodies, which ONNX infers for whole models only."""
+    from qir.proto import node_proto
+
+    names = ["" if value is None else f"i{port}" for port, value in enumerate(node.operands)]
+    results = [f"o{port}" for port in range(len(node.results))]
+    inputs = {name: value.type for name, value in zip(names, node.operands, strict=True) if value is not None}
+    given = [onnx.ValueInfoProto(name=name, type=to_proto(type)) for name, type in inputs.items()]
+    wanted = [onnx.ValueInfoProto(name=name) for name in results]
+    graph = helper.make_graph([node_proto(node, names, results)], "one", given, wanted)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", VOCABULARY_OPSET)])
+    try:
+        inferred = shape_inference.infer_shapes(model)
+    except (*_ONNX_ERRORS, RuntimeError, ValueError) as error:
+        raise QirError(f"{node.op} does not fit its operands: {_reason(error)}", node) from None
+    known = {size for type in inputs.values() for size in type.shape or ()}
+    return [_without_new_symbols(from_proto(value.type), known) for value in inferred.graph.output]
+
+
+def _without_new_symbols(type: Type, known: Container[Dim]) -> Type:
+    """`type` without the symbols that ONNX made up: it numbers them from 0 on in every model."""
+    if not isinstance(type, TensorType) or type.shape is None:
+        return type
+    return TensorType(
+        type.dtype, tuple(size if isinstance(size, int) or size in known else None for size in type.shape)
+    )
 
 
 SILENT = ("GroupNormalization",)

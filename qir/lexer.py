@@ -17,6 +17,7 @@ NAME = re.compile(rf"{BARE.pattern}|{QUOTED}")
 NUMBER = re.compile(r"[+-]?(?:inf\b|nan\b|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)", re.ASCII)
 INTEGER = re.compile(r"[+-]?\d{1,18}(?!\d)", re.ASCII)
 TYPE = re.compile(rf"(?:\?|[a-z]\w*)\[(?:[^\]\"]|{QUOTED})*\]|\?|(?:int|float|bool)\b")
+CONTAINERS = re.compile(r"(?:(?:seq|optional)\(\s*|map\(\s*[a-z]\w*,\s*)+")
 STRING = re.compile(rf"{QUOTED}|'[^'\\]*'")
 WORD = re.compile(r"[A-Za-z_][\w.]*")
 OPERATOR = re.compile(r"[A-Za-z_][\w.:<>]*")
@@ -121,11 +122,15 @@ class Line:
     def type(self) -> Type:
         """A type."""
         start = self.skip()
-        text = self.take(TYPE)
+        containers = self.take(CONTAINERS) or ""
+        depth = containers.count("(")
+        text = self.take(TYPE) or ""
         try:
-            return parse_type(text or "")
+            if depth > DEEPEST or not all(self.accept(")") for _ in range(depth)):
+                raise ValueError(text)
+            return parse_type("".join(containers.split()) + text + ")" * depth)
         except ValueError:
-            self.fail("expected a type, such as f32[1,3,8,8]", start, len(text or "x"))
+            self.fail("expected a type, such as f32[1,3,8,8]", start, len(containers + text) or 1)
 
     def end(self) -> None:
         """Nothing may follow."""

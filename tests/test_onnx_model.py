@@ -390,17 +390,30 @@ HEAD = '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) '
         (HEAD + "{ [p] y = Relu<alpha = 1.0>(x) }", ["p (Relu): Relu has no attribute 'alpha'"]),
         (HEAD + "{ [p] y, z = Relu(x) }", ["p (Relu): Relu has 2 results"]),
         (
-            HEAD + "{ [p] s = SequenceConstruct(x) [q] y = ConcatFromSequence<axis = 0>(s) }",
-            ["2 parts", "p (SequenceConstruct): sequences, maps", "q (ConcatFromSequence): sequences, maps"],
+            HEAD + "{ c = Constant<value = bool {1}>() [p] y = If(c) <"
+            "then_branch = t () => (float[2] a) { [r] a = Rleu(x) },"
+            "else_branch = e () => (float[2] b) { b = Abs(x) }> }",
+            ["r (Rleu): there is no such operator at opset 17"],
         ),
         (
             HEAD + "{ c = Constant<value = bool {1}>() [p] y = If(c) <"
-            "then_branch = t () => (float[2] a) { a = Relu(x) }, else_branch = e () => (float[2] b) { b = Abs(x) }> }",
-            ["p (If): a subgraph"],
+            "then_branch = t () => (float[2] a) { [r] a = Add(x) },"
+            "else_branch = e () => (float[2] b) { b = Abs(z) }> }",
+            ["reads 'z', which nothing computes"],
+        ),
+        (
+            HEAD + "{ c = Constant<value = bool {1}>() [p] y = If(c) <"
+            "then_branch = t () => (float[2] a) { [r] a = Add(x) },"
+            "else_branch = e () => (float[2] b) { b = Abs(x) }> }",
+            ["p (If): r (Add): Add reads at least 2 operands; B is missing"],
+        ),
+        (
+            HEAD + "{ [p] y = torch.os.system(x) }",
+            ["p (torch.os.system): the domain 'torch.os' is not one of ONNX operators"],
         ),
         (HEAD.replace("17", "99") + "{ y = Relu(x) }", ["the model has opset 99"]),
         (HEAD.replace('"": 17', "") + "{ y = Relu(x) }", ["declares no opset"]),
-        (HEAD.replace("float[2] x", "seq(float[2]) x") + "{ y = Relu(x) }", ["x: it is no tensor"]),
+        (HEAD.replace("float[2] x", "sparse_tensor(float[2]) x") + "{ y = Relu(x) }", ["x: it is no tensor"]),
     ],
 )
 def test_what_is_wrong_with_a_model_is_one_error_that_lists_it(text: str, said: list[str]):
