@@ -58,8 +58,8 @@ def problems(graph: Graph) -> Iterator[Problem]:
     yield from _structure(graph)
     nodes = graph.nodes()
     for node in nodes:
-        broken = list(_operator(node))
-        yield from broken or chain(_types(node), _encodings(node), _bodies(node))
+        broken = list(_operator(node)) or list(_bodies(node))
+        yield from broken or chain(_types(node), _encodings(node))
     yield from _weight_paths(graph, nodes)
 
 
