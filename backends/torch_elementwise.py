@@ -18,6 +18,7 @@ from qir.backends.torch_emissions import (
     layer,
     literal,
 )
+from qir.backends.torch_quantizers import Quantizer
 from qir.graph import Node
 
 
@@ -134,5 +135,5 @@ def softmax(node: Node) -> Emission:
 
 @emits("qir.Quantize")
 def quantize(node: Node) -> Emission:
-    """A quantizer of the float simulator."""
-    return layer(modules.Quantizer(node.attr("encoding")), node.operands[0])
+    """A quantizer."""
+    return layer(Quantizer(node.attr("encoding"), node.module or node.result.hint), node.operands[0])

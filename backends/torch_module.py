@@ -26,6 +26,7 @@ from qir.backends.torch_emissions import EMISSIONS, Emission
 from qir.backends.torch_modules import Call, Constant
 from qir.errors import QirError
 from qir.evaluate import Runner
+from qir.backends.torch_quantizers import Quantizer, share_grids
 from qir.facts import FUNCTIONALS_LIFTED, MODULES_UNROLLED, is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.order import weights_in
@@ -97,6 +98,7 @@ class _Emitter:
         emissions = [(node, self._emission(node)) for node in self.nodes]
         for node, emission in sorted(emissions, key=lambda pair: len(pair[0].module or "")):
             self._attach(node, emission)
+        share_grids((n.attrs["encoding"], e.target) for n, e in emissions if isinstance(e.target, Quantizer))
         self._name_weights()
         for node, emission in emissions:
             self._call(node, emission)

@@ -10,9 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qir.encodings import Encoding
-from qir.errors import QirError
-
 
 class Call(nn.Module):
     """A function as a layer: it passes all arguments through unchanged, and `training` where the call follows it."""
@@ -177,55 +174,6 @@ class StochasticDepth(nn.Module):
         if survival > 0.0:
             noise.div_(survival)
         return x * noise
-
-
-class _RoundHalfEven(torch.autograd.Function):
-    """torch.round with the gradient of the identity (straight-through)."""
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return torch.round(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        return None
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient
-
-
-class Quantizer(nn.Module):
-    """Rounds to the grid of an encoding, in float32, as QuantizeLinear and DequantizeLinear do.
-
-    The gradient passes straight through inside the grid's range and is zero outside.
-    """
-
-    scale: Tensor
-    zero_point: Tensor
-
-    def __init__(self, encoding: Encoding) -> None:
-        super().__init__()
-        if encoding.scale is None or encoding.zero_point is None:
-            raise QirError("a simulator needs calibrated quantizers", help="run calibrate first")
-        self.low, self.high, self.axis = float(encoding.low), float(encoding.high), encoding.axis
-        self.dtype = encoding.dtype
-        self.register_buffer("scale", torch.tensor(encoding.scale))
-        self.register_buffer("zero_point", torch.tensor(encoding.zero_point.astype("float32")))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` on the grid."""
-        scale, zero = self.scale, self.zero_point
-        if self.axis is not None:
-            shape = [1] * x.ndim
-            shape[self.axis] = -1
-            scale, zero = scale.reshape(shape), zero.reshape(shape)
-        rounded: Tensor = _RoundHalfEven.apply(x / scale)  # type: ignore[no-untyped-call]
-        return (torch.clamp(rounded + zero, self.low, self.high) - zero) * scale
-
-    def extra_repr(self) -> str:
-        """The dtype, and the axis when there is one scale for each index of it."""
-        return self.dtype if self.axis is None else f"{self.dtype}, axis={self.axis}"
 
 
 def prelu(x: Tensor, slope: Tensor) -> Tensor:

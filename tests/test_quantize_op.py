@@ -7,29 +7,14 @@ import pytest
 
 import qir
 from qir.backends.onnx_qdq import executor
-from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding
+from qir.encodings import Encoding
 from qir.errors import QirError
 from qir.evaluate import reference
 from qir.graph import Graph
 from qir.passes.legalize_onnx import LegalizeOnnx
 from qir.types import TensorType
 from qir.weights import Weight
-
-BLOCKS = {"block_axis": 1, "block_size": 2}
-KINDS = [
-    *(Encoding(f"{sign}{bits}") for sign in "iu" for bits in (2, 3, 4, 5, 8, 12, 16)),
-    *(Encoding(dtype, True, 0, narrow=True) for dtype in ("i3", "i4", "i8", "i11")),
-    Encoding("i8", True, unsigned=True),
-    Encoding("u6", axis=1),
-    Encoding("i4", True, 0, **BLOCKS),
-    Encoding("u8", axis=0, **BLOCKS),
-    Encoding("i5", True, None, narrow=True, **BLOCKS),
-    LowPowerEncoding("i4", True, 0, scale_bits=4, **BLOCKS),
-    *(FloatEncoding(dtype) for dtype in ("f16", "bf16", "f8e4m3", "f8e5m2")),
-    FloatEncoding("f8e4m3", axis=0),
-    FloatEncoding("f8e5m2", axis=0, **BLOCKS),
-]  # fmt: skip
-X = np.random.default_rng(3).normal(size=(4, 6)).astype(np.float32)
+from tests.grids import BLOCKS, KINDS, NAMES, X
 
 
 def graph(encoding: Encoding, weight: bool) -> Graph:
@@ -43,7 +28,7 @@ def graph(encoding: Encoding, weight: bool) -> Graph:
 
 
 @pytest.mark.parametrize("weight", [False, True], ids=["activation", "weight"])
-@pytest.mark.parametrize("empty", KINDS, ids=lambda e: str(KINDS.index(e)))
+@pytest.mark.parametrize("empty", KINDS, ids=NAMES)
 def test_onnx_computes_what_the_encoding_does(empty: Encoding, weight: bool) -> None:
     encoding = empty.with_range(*empty.ranges(X))
     made = graph(encoding, weight)
