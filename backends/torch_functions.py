@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -28,7 +29,15 @@ FUNCTIONS: dict[str, Any] = {
     "qir.All": torch.all, "qir.CosineSimilarity": F.cosine_similarity, "qir.PairwiseDistance": F.pairwise_distance,
     "qir.Glu": F.glu, "qir.InstanceNorm": F.instance_norm, "qir.LayerNorm": F.layer_norm, "qir.RMSNorm": F.rms_norm,
     "qir.AddMatMul": torch.addmm, "qir.AddBatchMatMul": torch.baddbmm, "qir.Interpolate": F.interpolate,
-    "qir.IsFinite": torch.isfinite,
+    "qir.IsFinite": torch.isfinite, "qir.NanToNum": torch.nan_to_num, "qir.SignBit": torch.signbit,
+    "qir.CopySign": torch.copysign, "qir.FMax": torch.fmax, "qir.FMin": torch.fmin, "qir.Heaviside": torch.heaviside,
+    "qir.LogAddExp2": torch.logaddexp2, "qir.LoadExponent": torch.ldexp, "qir.ShiftLeft": operator.lshift,
+    "qir.ShiftRight": operator.rshift, "qir.RoundedDiv": torch.div, "qir.IsClose": torch.isclose,
+    "qir.IsIn": torch.isin, "qir.Largest": torch.max, "qir.Smallest": torch.min, "qir.Sort": torch.sort,
+    "qir.ArgSort": torch.argsort, "qir.KthValue": torch.kthvalue, "qir.Median": torch.median,
+    "qir.Quantile": torch.quantile, "qir.CumulativeMax": torch.cummax, "qir.CumulativeMin": torch.cummin,
+    "qir.CumulativeProduct": torch.cumprod, "qir.CumulativeLogSumExp": torch.logcumsumexp,
+    "qir.SearchSorted": torch.searchsorted,
     "BitwiseNot": torch.bitwise_not, "BitwiseAnd": torch.bitwise_and, "BitwiseOr": torch.bitwise_or,
     "BitwiseXor": torch.bitwise_xor,
 }  # fmt: skip
@@ -62,6 +71,14 @@ def repeated(node: Node) -> Emission:
     """Tensor.expand or Tensor.repeat."""
     (sizes,) = _attributes(node).values()
     return call(FUNCTIONS[node.op], node.operands[0], *sizes)
+
+
+@emits("TopK")
+def largest(node: Node) -> Emission:
+    """torch.topk. Raises QirError for a computed number of elements."""
+    (count,) = literal(node, 1)
+    options = [bool(node.attr(name)) for name in ("largest", "sorted")]
+    return call(torch.topk, node.operands[0], count, node.attr("axis"), *options)
 
 
 @emits("qir.Index")

@@ -65,10 +65,12 @@ def gather_elements(node: Node) -> Emission:
 
 @emits("Split")
 def split(node: Node) -> Emission:
-    """torch.split. Raises QirError unless the sizes are stated."""
+    """torch.split into parts of stated sizes, torch.chunk into a number of parts."""
     sizes: Any = literal(node, 1)
+    if len(node.results) == 1:
+        return call(torch.clone, node.operands[0])
     if sizes is None:
-        raise QirError("the torch backend needs Split to state its sizes", node)
+        return call(torch.chunk, node.operands[0], len(node.results), node.attr("axis"))
     return call(torch.split, node.operands[0], sizes, node.attr("axis"))
 
 

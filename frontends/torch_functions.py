@@ -11,7 +11,7 @@ from torch import nn
 
 from qir.frontends import torch_activations  # noqa: F401  (some spellings below repeat its)
 from qir.frontends.torch_lowerings import Builder, Lowering, agreed, known, lowers
-from qir.frontends.torch_tensors import clamp, floordiv, matmul, maximum, minimum, mul, power, sub
+from qir.frontends.torch_tensors import clamp, floordiv, matmul, mul, power, sub
 from qir.graph import Value
 from qir.types import ScalarType
 
@@ -193,24 +193,6 @@ def clamp_min(build: Builder, input: Value, min: Any) -> Value:
 def clamp_max(build: Builder, input: Value, max: Any) -> Value:
     """Clip from above."""
     return clamp(build, input, max=max)  # type: ignore[no-any-return]
-
-
-@lowers(*spelled("max"))
-def largest(build: Builder, input: Value, other: Any = None, keepdim: bool = False) -> Value:
-    """The largest element, or Max of two tensors; the largest along an axis stays whole, for its two results."""
-    if isinstance(other, Value) and not isinstance(other.type, ScalarType):
-        return maximum(build, input, other)  # type: ignore[no-any-return]
-    known(other is None and not keepdim, "the largest elements along an axis and their places")
-    return build("ReduceMax", input, keepdims=0)
-
-
-@lowers(*spelled("min"))
-def smallest(build: Builder, input: Value, other: Any = None, keepdim: bool = False) -> Value:
-    """The smallest element, or Min of two tensors; the smallest along an axis stays whole, for its two results."""
-    if isinstance(other, Value) and not isinstance(other.type, ScalarType):
-        return minimum(build, input, other)  # type: ignore[no-any-return]
-    known(other is None and not keepdim, "the smallest elements along an axis and their places")
-    return build("ReduceMin", input, keepdims=0)
 
 
 @lowers(*spelled("lerp"))

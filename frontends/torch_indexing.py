@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,8 @@ def narrow(build: Builder, input: Value, dim: int, start: Any, length: Any) -> V
 
 def several(build: Builder, input: Value, sizes: Sequence[int], dim: int) -> list[Value]:
     """The results of a Split into parts of these sizes."""
+    if len(sizes) == 1:
+        return [build("Identity", input)]
     node = build.graph.add("Split", [input, build.indices(sizes)], {"axis": dim}, results=len(sizes))
     build.added.append(node)
     return list(node.results)
@@ -110,9 +113,15 @@ def chunk(build: Builder, input: Value, chunks: Any, dim: int = 0) -> tuple[Valu
 
 @lowers(*spelled("tensor_split"))
 def tensor_split(build: Builder, input: Value, indices_or_sections: Any, dim: int = 0) -> tuple[Value, ...]:
-    """Split into a number of parts, the first ones maybe larger by one."""
-    known(isinstance(indices_or_sections, int) and indices_or_sections > 0, "parts between stated places")
-    size, parts = size_of(input, dim), indices_or_sections
+    """Split into a number of parts, the first ones maybe larger by one, or between stated places."""
+    size = size_of(input, dim)
+    if isinstance(indices_or_sections, list | tuple):
+        limits = [0, *(min(place % size if place < 0 else place, size) for place in whole(indices_or_sections)), size]
+        sizes = [end - start for start, end in pairwise(limits)]
+        known(min(sizes) > 0, "parts without elements")
+        return tuple(several(build, input, sizes, dim))
+    known(isinstance(indices_or_sections, int) and indices_or_sections > 0, "a computed number of parts")
+    parts = indices_or_sections
     known(size >= parts, "parts without elements")
     return tuple(several(build, input, [size // parts + (part < size % parts) for part in range(parts)], dim))
 

@@ -11,6 +11,7 @@ of Tensor (`Tensor.relu`) or, by its full name, a function of a package that nee
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
@@ -134,12 +135,17 @@ class Builder:
 
         Attributes that are None are left out, and so are operands that are None at the end.
         """
+        return self.several(op, None, *operands, **attrs)[0]
+
+    def several(self, op: str, results: int | None, *operands: Any, **attrs: Any) -> list[Value]:
+        """The results of a new node, as many as `results` says."""
         values = [self.value(operand) for operand in operands]
         while values and values[-1] is None:
             values.pop()
-        node = self.graph.add(op, values, {name: value for name, value in attrs.items() if value is not None})
+        kept = {name: value for name, value in attrs.items() if value is not None}
+        node = self.graph.add(op, values, kept, results=results)
         self.added.append(node)
-        return node.result
+        return list(node.results)
 
     def value(self, operand: Any) -> Value | None:
         """`operand` as a value of the graph. Raises Unlowered for what no operand can be."""
@@ -190,6 +196,32 @@ def known(condition: bool, reason: str) -> None:
     """Raise Unlowered with `reason` unless `condition`."""
     if not condition:
         raise Unlowered(reason)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a nest of tuples and lists holds numbers, strings and None alone: nothing that is computed."""
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def composite(op: str, spellings: Sequence[Spelling], bind: Callable[..., tuple[Sequence[Any], dict[str, Any]]],
+              results: Callable[[Sequence[Value]], Any] | None = None) -> Lowering:  # fmt: skip
+    """Register the lowering of a call to one node.
+
+    `bind` has the call's parameters, and returns operands and attributes; `results` arranges two results.
+    """
+
+    def lowering(build: Builder, *args: Any, **kwargs: Any) -> Any:
+        operands, attrs = bind(*args, **kwargs)
+        known(is_plain(tuple(attrs.values())), "an argument that is computed")
+        return build(op, *operands, **attrs) if results is None else results(build.several(op, 2, *operands, **attrs))
+
+    given = inspect.signature(bind)
+    first = inspect.Parameter("build", inspect.Parameter.POSITIONAL_ONLY)
+    lowering.__signature__ = given.replace(parameters=[first, *given.parameters.values()])  # type: ignore[attr-defined]
+    lowering.__name__ = op.rpartition(".")[2].lower()
+    return lowers(*spellings)(lowering)
 
 
 def agreed(build: Builder, *operands: Any) -> list[Any]:

@@ -24,6 +24,45 @@ def axes_of(dim: Any) -> tuple[int, ...] | None:
     return whole(*(dim if isinstance(dim, list | tuple) else (dim,)))
 
 
+def _summed_in(build: Builder, input: Value, dtype: Any, widens: bool) -> Value:
+    """The tensor in the dtype in which torch sums or multiplies: the given one, i64 for whole numbers."""
+    known(not isinstance(input.type, ScalarType), "a Python number")
+    given = input.type.dtype
+    if dtype is None and (given is None or given[0] == "f" or given == "bf16" or not widens):
+        return input
+    wanted = torch.int64 if dtype is None else dtype
+    return input if given == DTYPES[wanted] else _cast(build, input, wanted)
+
+
+def _reduction(op: str, *spellings: Any) -> Lowering:
+    def lowering(build: Builder, input: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
+        known(dtype is None or dtype in CASTS.values(), "a reduction in an unknown dtype")
+        input = _summed_in(build, input, dtype, op == "ReduceSum")
+        axes = None if dim is None else build.indices([dim] if isinstance(dim, int) else list(dim))
+        known(dim is None or axes is not None, "a reduction over computed axes")
+        return build(op, input, axes, keepdims=int(keepdim))
+
+    lowering.__name__ = op.lower()
+    return lowers(*spellings)(lowering)
+
+
+_reduction("ReduceMean", torch.mean, "Tensor.mean")
+_reduction("ReduceSum", torch.sum, "Tensor.sum")
+
+
+def _extreme(op: str, *spellings: Any) -> Lowering:
+    def lowering(build: Builder, input: Value, dim: Any = (), keepdim: bool = False) -> Value:
+        axes = [dim] if isinstance(dim, int) else list(dim)
+        return build(op, input, build.indices(axes) if axes else None, keepdims=int(keepdim))
+
+    lowering.__name__ = op.lower()
+    return lowers(*spellings)(lowering)
+
+
+_extreme("ReduceMax", torch.amax, "Tensor.amax")
+_extreme("ReduceMin", torch.amin, "Tensor.amin")
+
+
 def _place(op: str, *spellings: Any) -> Lowering:
     def lowering(build: Builder, input: Value, dim: Any = None, keepdim: bool = False) -> Value:
         axes = axes_of(dim)
@@ -43,8 +82,7 @@ _place("ArgMin", *spelled("argmin"))
 @lowers(*spelled("prod"))
 def prod(build: Builder, input: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
     """ReduceProd."""
-    known(dtype is None, "a reduction with dtype")
-    known(input.type.dtype is None or input.type.dtype[0] == "f", "a reduction of integers changes the dtype")
+    input = _summed_in(build, input, dtype, True)
     axes = axes_of(dim)
     return build("ReduceProd", input, None if axes is None else build.indices(axes), keepdims=int(keepdim))
 
@@ -61,8 +99,7 @@ def logsumexp(build: Builder, input: Value, dim: Any, keepdim: bool = False) -> 
 @lowers(*spelled("cumsum"))
 def cumsum(build: Builder, input: Value, dim: int, *, dtype: Any = None) -> Value:
     """CumSum."""
-    known(dtype is None and input.type.dtype in (None, "f32", "f64", "f16", "i64"), "a sum in another dtype")
-    return build("CumSum", input, build.indices([dim]))
+    return build("CumSum", _summed_in(build, input, dtype, True), build.indices([dim]))
 
 
 def _spread(op: str, *spellings: Any) -> Lowering:

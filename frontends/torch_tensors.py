@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from qir.frontends.torch_lowerings import Builder, Lowering, Unlowered, agreed, known, lowers
+from qir.frontends.torch_lowerings import DTYPES, Builder, Unlowered, agreed, known, lowers
 from qir.graph import Value
+from qir.types import DTYPES as ONNX_DTYPES
 from qir.types import ScalarType
 
 
@@ -77,11 +78,20 @@ def mul(build: Builder, input: Any, other: Any) -> Value:
 @lowers(operator.truediv, operator.itruediv, torch.div, torch.divide, torch.true_divide, "Tensor.div", "Tensor.divide",
         "Tensor.true_divide")  # fmt: skip
 def div(build: Builder, input: Any, other: Any, *, rounding_mode: str | None = None) -> Value:
-    """Div of tensors; integer tensors would need a cast first and stay whole."""
-    known(rounding_mode is None, f"division with rounding_mode={rounding_mode!r}")
-    dtypes = [value.type.dtype for value in (input, other) if isinstance(value, Value) and value.type.dtype]
-    scalars = all(isinstance(v, int | float) or isinstance(v.type, ScalarType) for v in (input, other))
-    known(not scalars and (not dtypes or any(dtype[0] in "fbc" for dtype in dtypes)), "true division of integers")
+    """Div of tensors, of whole numbers as floats; rounded, qir.RoundedDiv."""
+    values = [value for value in (input, other) if isinstance(value, Value)]
+    known(any(not isinstance(value.type, ScalarType) for value in values), "division of Python numbers")
+    if rounding_mode is not None:
+        known(rounding_mode in ("floor", "trunc"), f"division with rounding_mode={rounding_mode!r}")
+        known(all(value.type.dtype not in (None, "bool") for value in values), "division in an unknown dtype")
+        return build("qir.RoundedDiv", *agreed(build, input, other), rounding_mode=rounding_mode)
+    dtypes = [value.type.dtype for value in values if value.type.dtype and not isinstance(value.type, ScalarType)]
+    if dtypes and not any(dtype[0] in "fc" or dtype == "bf16" for dtype in dtypes):
+        known(len(dtypes) == sum(not isinstance(value.type, ScalarType) for value in values), "an unknown dtype")
+        to = ONNX_DTYPES[DTYPES[torch.get_default_dtype()]]
+        tensors = [isinstance(v, Value) and not isinstance(v.type, ScalarType) for v in (input, other)]
+        input, other = (build("Cast", v, to=to) if tensor else v
+                        for v, tensor in zip((input, other), tensors, strict=True))  # fmt: skip
     return build("Div", *agreed(build, input, other))
 
 
@@ -161,38 +171,6 @@ def where(build: Builder, condition: Value, input: Any = None, other: Any = None
 def tensor_where(build: Builder, input: Value, condition: Value, other: Any) -> Value:
     """Where, called on the value for true."""
     return build("Where", condition, *agreed(build, input, other))
-
-
-# -- reductions ------------------------------------------------------------------------------------------------------
-
-
-def _reduction(op: str, *spellings: Any) -> Lowering:
-    def lowering(build: Builder, input: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
-        known(dtype is None, "a reduction with dtype")
-        known(input.type.dtype is None or input.type.dtype[0] in "fb", "a reduction of integers changes the dtype")
-        axes = None if dim is None else build.indices([dim] if isinstance(dim, int) else list(dim))
-        known(dim is None or axes is not None, "a reduction over computed axes")
-        return build(op, input, axes, keepdims=int(keepdim))
-
-    lowering.__name__ = op.lower()
-    return lowers(*spellings)(lowering)
-
-
-_reduction("ReduceMean", torch.mean, "Tensor.mean")
-_reduction("ReduceSum", torch.sum, "Tensor.sum")
-
-
-def _extreme(op: str, *spellings: Any) -> Lowering:
-    def lowering(build: Builder, input: Value, dim: Any = (), keepdim: bool = False) -> Value:
-        axes = [dim] if isinstance(dim, int) else list(dim)
-        return build(op, input, build.indices(axes) if axes else None, keepdims=int(keepdim))
-
-    lowering.__name__ = op.lower()
-    return lowers(*spellings)(lowering)
-
-
-_extreme("ReduceMax", torch.amax, "Tensor.amax")
-_extreme("ReduceMin", torch.amin, "Tensor.amin")
 
 
 # -- shapes ----------------------------------------------------------------------------------------------------------

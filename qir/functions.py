@@ -15,7 +15,7 @@ from qir.errors import QirError
 from qir.infer import types_by_expansion
 from qir.ops import Attribute, OpDef, declare
 from qir.traits import Elementwise, Trait, Unary
-from qir.types import DTYPES, TensorType, Type
+from qir.types import DTYPES, NUMPY, ScalarType, TensorType, Type
 
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
@@ -31,14 +31,24 @@ class Writer:
 
     def __getattr__(self, op: str) -> Callable[..., Value]:
         def add(*operands: Any, **attrs: Any) -> Value:
-            values = [self.graph.constant(v) if isinstance(v, int | float | list | np.ndarray) else v for v in operands]
-            return self.graph.add(op, values, attrs, like=self.node).result
+            return self.several(op, 1, *operands, **attrs)[0]
 
         return add
+
+    def several(self, op: str, results: int, *operands: Any, **attrs: Any) -> Sequence[Value]:
+        """The results of an operator that has more than one."""
+        values = [self.graph.constant(v) if isinstance(v, int | float | list | np.ndarray) else v for v in operands]
+        return self.graph.add(op, values, attrs, results=results, like=self.node).results
 
     def cast(self, value: Value, dtype: str) -> Value:
         """`value` in another dtype."""
         return self.graph.add("Cast", [value], {"to": DTYPES[dtype]}, like=self.node).result
+
+    def tensor(self, value: Value, dtype: str | None) -> Value:
+        """`value` as a tensor: a Python number becomes one of that dtype."""
+        if not isinstance(value.type, ScalarType) or value.weight is None:
+            return value
+        return self.graph.constant(np.array(value.weight.data, NUMPY[dtype or "f32"]))
 
     def rank(self, value: Value) -> int:
         """The number of axes. Raises QirError when it is not known."""
@@ -54,6 +64,35 @@ class Writer:
             raise QirError(f"{self.node.op} can only be expanded where the size of axis {axis} is known", self.node,
                            help="import with example inputs, or run specialize with the input's shape")  # fmt: skip
         return size
+
+    def length(self, value: Value, axis: int) -> Value:
+        """The size of an axis as a vector of one number, computed where it is not known."""
+        axis %= self.rank(value)
+        size = None if value.type.shape is None else value.type.shape[axis]
+        counted: Value = self.graph.constant([size]) if isinstance(size, int) else \
+            self.Shape(value, start=axis, end=axis + 1)  # fmt: skip
+        return counted
+
+    def count_up(self, length: Value, start: int = 0) -> Value:
+        """The whole numbers from `start` on, as many as `length` says."""
+        numbers: Value = self.Range(0, self.Squeeze(length, [0]), 1)
+        return numbers if start == 0 else self.Add(numbers, start)  # type: ignore[no-any-return]
+
+    def axis_last(self, value: Value, *axes: int) -> Value:
+        """`value` with these axes behind the others."""
+        rank = self.rank(value)
+        last = [axis % rank for axis in axes]
+        turned: Value = self.Transpose(value, perm=[axis for axis in range(rank) if axis not in last] + last)
+        return turned
+
+    def axis_back(self, value: Value, *axes: int) -> Value:
+        """`value` with its last axes at these places: the reverse of `axis_last`."""
+        rank = self.rank(value)
+        places = [axis % rank for axis in axes]
+        rest = iter(range(rank - len(axes)))
+        order = [rank - len(axes) + places.index(at) if at in places else next(rest) for at in range(rank)]
+        turned: Value = self.Transpose(value, perm=order)
+        return turned
 
 
 def same_type(node: Node) -> Sequence[Type]:
@@ -76,20 +115,26 @@ def function(
     traits: Sequence[Trait] = (),
     infer: Callable[[Node], Sequence[Type]] | None = None,
     doc: str = "",
+    results: int | None = 1,
     **attributes: Any,
 ) -> OpDef:
-    """Declare `qir.<name>`; `write(on, *operands, **attributes)` is its expansion."""
+    """Declare `qir.<name>`; `write(on, *operands, **attributes)` is its expansion.
+
+    Operands that may be left out end in `?`, one that repeats in `*`. `results` is None where their number varies.
+    """
 
     def expand(graph: Graph, node: Node) -> Sequence[Value]:
         given = {name: node.attr(name) for name in node.definition.attributes}
         written = write(Writer(graph, node), *node.operands, **given)
-        return [written]
+        return written if isinstance(written, list | tuple) else [written]
 
     expand.__doc__ = doc
-    names = tuple(operands.split())
+    names = operands.split()
+    least = sum(not operand.endswith(("?", "*")) for operand in names)
     return declare(
         OpDef(
-            f"qir.{name}", names, len(names), len(names),
+            f"qir.{name}", tuple(operand.rstrip("?*") for operand in names), least,
+            None if operands.endswith("*") else len(names), results or 1, results,
             attributes={key: Attribute("ANY", default) for key, default in attributes.items()},
             traits=tuple(traits), expand=expand, infer=infer, doc=doc,
         )
@@ -142,17 +187,19 @@ function("IsFinite", "x", lambda on, x: on.Not(on.Or(on.IsInf(x), on.IsNaN(x))),
          "Whether x is a number and not infinite.")  # fmt: skip
 
 
-def _floats(value: Value) -> bool:
+def floats(value: Value) -> bool:
+    """Whether the value holds floats, as it may when its dtype is not known."""
     return (value.type.dtype or "f32")[0] in "fb"
 
 
 def _remainder(on: Any, a: Value, b: Value) -> Value:
-    value: Value = on.Sub(a, on.Mul(b, on.Floor(on.Div(a, b)))) if _floats(a) and _floats(b) else on.Mod(a, b)
+    value: Value = on.Sub(a, on.Mul(b, on.Floor(on.Div(a, b)))) if floats(a) and floats(b) else on.Mod(a, b)
     return value
 
 
-def _floor_div(on: Any, a: Value, b: Value) -> Value:
-    if _floats(a) and _floats(b):
+def floor_div(on: Any, a: Value, b: Value) -> Value:
+    """a / b, rounded down."""
+    if floats(a) and floats(b):
         quotient: Value = on.Floor(on.Div(a, b))
         return quotient
     whole: Value = on.Div(on.Sub(a, on.Mod(a, b)), b)
@@ -173,7 +220,7 @@ def _log_add_exp(on: Any, a: Value, b: Value) -> Value:
 
 for _name, _operands, _write, _doc in (
     ("Remainder", "a b", _remainder, "a modulo b, with the sign of b."),
-    ("FloorDiv", "a b", _floor_div, "a / b, rounded down."),
+    ("FloorDiv", "a b", floor_div, "a / b, rounded down."),
     ("Atan2", "y x", _arctangent, "The angle of the point (x, y)."),
     ("Hypot", "a b", lambda on, a, b: on.Sqrt(on.Add(on.Mul(a, a), on.Mul(b, b))), "sqrt(a * a + b * b)."),
     ("LogAddExp", "a b", _log_add_exp, "log(exp(a) + exp(b))."),

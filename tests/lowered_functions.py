@@ -97,7 +97,7 @@ FUNCTION_CALLS: dict[str, list[Call]] = {
     "channel_shuffle": [call(IMAGE, 2)],
     **{name: [call(X), call(X, 1), call(X, dim=-1, keepdim=True)] for name in ("argmax", "argmin", "prod")},
     "logsumexp": [call(X, 1), call(X, (0, -1), keepdim=True)],
-    "cumsum": [call(X, 1), call(WHOLE, dim=-1)],
+    "cumsum": [call(X, 1), call(WHOLE, dim=-1), call(TRUE, 0), call(WHOLE, 1, dtype=torch.float64)],
     **{name: [call(X), call(X, 1), call(X, (0, 2), keepdim=True), call(X, dim=-1, unbiased=False),
               call(X, dim=1, correction=0)] for name in ("variance", "standarddeviation")},
     "norm": [call(X), call(X, 1, 1), call(X, dim=-1, keepdim=True), call(X, 3, 0), call(X, float("inf"), (1, 2))],

@@ -13,16 +13,18 @@ from torch import Tensor, fx, nn
 import qir
 import qir.frontends.torch_fx
 from qir.backends.onnx_qdq import executor
-from qir.frontends.torch_lowerings import lowers
+from qir.frontends.torch_table import lowers
 from qir.verify import verify
-from tests import lowered_calls, lowered_functions
+from tests import lowered_calls, lowered_functions, lowered_scatter, lowered_sorting
 from tests.comparing import same
 from tests.lowered_calls import Call
 
 Model = tuple[nn.Module, list[Tensor]]
 
-CALLS = {**lowered_calls.CALLS, **lowered_functions.FUNCTION_CALLS}
-SPELLED = {**lowered_calls.SPELLED, **lowered_functions.FUNCTIONS_SPELLED}
+CALLS = {**lowered_calls.CALLS, **lowered_functions.FUNCTION_CALLS, **lowered_sorting.SORTING_CALLS,
+         **lowered_scatter.SCATTER_CALLS}  # fmt: skip
+SPELLED = {**lowered_calls.SPELLED, **lowered_functions.FUNCTIONS_SPELLED, **lowered_sorting.SORTING_SPELLED,
+           **lowered_scatter.SCATTER_SPELLED}  # fmt: skip
 LAYERS = {**lowered_calls.LAYERS, **lowered_functions.FUNCTION_LAYERS}
 OTHER_ARGUMENTS = (*lowered_calls.OTHER_ARGUMENTS, *lowered_functions.OTHER_FUNCTION_ARGUMENTS)
 ELSEWHERE = lowered_calls.ELSEWHERE | lowered_functions.PAIRED_LAYERS
