@@ -110,7 +110,7 @@ def main(folder: Path) -> int:
     exact = torch.equal(model(test), prepared(test))
 
     calibration = list(images[:128].split(32))
-    quantized = qir.quantize(model, data=calibration, target="ort-x86", watch=[Verify(), SaveAfter(folder)])
+    quantized = qir.quantize(model, data=calibration, target="ort-x86-vnni", watch=[Verify(), SaveAfter(folder)])
     quantized.save(folder / "digits.onnx")
     write_text(folder / "integer.qir", f"// as onnxruntime runs it\n{quantized.integer_graph()}\n")
 

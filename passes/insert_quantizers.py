@@ -1,27 +1,35 @@
-"""Places quantizers where a target computes with integers."""
+"""Places quantizers where a target computes with integers, or where an AIMET config asks for them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from qir.encodings import Encoding, ProductEncoding
+import numpy as np
+
+from qir.decisions import Decisions, Tensor
+from qir.encodings import Encoding, FloatEncoding, ProductEncoding
 from qir.errors import QirError
-from qir.facts import CALIBRATED, FUNCTIONALS_LIFTED, MODULES_UNROLLED, QUANTIZERS_INSERTED, computes, is_quantizer
+from qir.facts import CALIBRATED, FUNCTIONALS_LIFTED, MODULES_UNROLLED, QUANTIZERS_INSERTED, is_quantizer
 from qir.graph import Graph, Node, Use, Value
 from qir.names import Paths
 from qir.pipeline import Pass
+from qir.placement import Grid, Group, Parameter, Placement, Rule, parameter_name
+from qir.placements import placement_of
 from qir.quantizers import quantizer_of
 from qir.rewrite import Note, Outcome
-from qir.targets import Target, target
-from qir.traits import Clamps, Weighted
+from qir.traits import Weighted
 
 
 @dataclass(frozen=True)
 class InsertQuantizers(Pass, name="insert-quantizers"):
-    """Put a quantizer on every tensor that an integer kernel of the target reads or writes.
+    """Put a quantizer on every tensor that an integer kernel of the target reads or writes, or that a config names.
 
     A tensor has one quantizer. It stands after a Relu or Clip that the kernel before it absorbs. Weights get a grid per
     output channel, and a bias the grid of the accumulator that it joins: input scale times weight scale.
+
+    `target` is the name or the file of a profile, `config` the name or the file of an AIMET config, `rules` a file with
+    exceptions to either. Widths and the data type are those of the profile or config unless they are given.
 
         graph @g(%x: f32[1,2]) {
           %w = weight fc.weight : f32[2,2] #0000000000000000
@@ -51,162 +59,218 @@ class InsertQuantizers(Pass, name="insert-quantizers"):
     breaks = (CALIBRATED,)
     numerics = "changes"
 
-    target: str = "ort-x86"
-    per_channel: bool = True
+    target: str | None = None
+    config: str | None = None
+    rules: str | None = None
+    output_bw: int | None = None
+    param_bw: int | None = None
+    data_type: Literal["int", "float"] | None = None
+    per_channel: bool | None = None
 
     def __post_init__(self) -> None:
-        target(self.target)
+        self.placement()
+
+    def placement(self) -> Placement:
+        """What is to be quantized. Raises QirError for a profile, config or rules file that says nothing sensible."""
+        return placement_of(
+            self.target, self.config, self.rules, self.output_bw, self.param_bw, self.data_type, self.per_channel
+        )
 
     def run(self, graph: Graph) -> Outcome:
-        """Insert the quantizers, and say of every operator left in float why."""
-        placement = _Placement(graph, target(self.target), self.per_channel)
-        placement.run()
-        if not placement.integer:
-            raise self._nothing(placement.outcome)
-        return placement.outcome
+        """Insert the quantizers, and say of every operator and tensor why it has some, or none."""
+        placement = self.placement()
+        insertion = _Insertion(graph, placement, Decisions(graph, placement))
+        outcome = insertion.run()
+        if not insertion.grids:
+            raise self._nothing(placement, outcome)
+        return outcome
 
-    def _nothing(self, outcome: Outcome) -> QirError:
-        reasons = sorted({f"{note.op}: {note.reason}" for note in outcome.missed})
-        message = f"{self.target} computes nothing of this graph with integers"
+    def _nothing(self, placement: Placement, outcome: Outcome) -> QirError:
+        operators = [note for note in outcome.missed if note.tensor is None and note.op]
+        reasons = sorted({f"{note.op}: {note.reason}" for note in operators})
+        message = f"{placement.name} computes nothing of this graph with integers"
         help = "import the model with example inputs, so that dtypes are known, or choose another target"
         return QirError(message, stage=self.name, snippet="\n".join(reasons[:20]) or None, help=help)
 
 
 @dataclass
-class _Placement:
-    """One run over one graph."""
+class _Insertion:
+    """One run over one graph. `grids` has what every new quantizer was made from."""
 
     graph: Graph
-    target: Target
-    per_channel: bool
+    placement: Placement
+    decisions: Decisions
     outcome: Outcome = field(default_factory=Outcome)
-    integer: set[Node] = field(default_factory=set)
+    grids: dict[Node, Grid] = field(default_factory=dict)
 
-    def run(self) -> None:
-        nodes = [node for node in self.graph.nodes() if not is_quantizer(node)]
+    def run(self) -> Outcome:
         self.paths = Paths(self.graph)
-        for node in nodes:
-            if (reason := self.float_reason(node)) is None:
-                self.integer.add(node)
-            elif computes(node):
-                self.outcome.missed.append(Note.of(node, reason))
-        for node in nodes:
-            if node in self.integer:
-                self.quantize_inputs(node)
-        for node in nodes:
-            if node in self.integer:
-                self.quantize_outputs(node)
-        for node in nodes:
-            if node in self.integer:
-                self.quantize_weights(node)
+        for node, reason, quantized in list(self.decisions.operators()):
+            (self.outcome.done if quantized else self.outcome.missed).append(Note.of(node, reason))
+        for tensor in list(self.decisions.tensors()):
+            self.activation(tensor)
+        for node in self.decisions.nodes:
+            self.parameters(node)
+        for rule in self.placement.operands:
+            for node in self.decisions.nodes:
+                if node.op in rule.ops:
+                    self.operand(node, rule.port, rule.grid, rule.given, rule.given_bits)
+        self.report_rules()
+        return self.outcome
 
-    # -- which operators ---------------------------------------------------------------------------------------------
+    # -- activations -------------------------------------------------------------------------------------------------
 
-    def float_reason(self, node: Node) -> str | None:
-        """Why the target computes the node in float; None when it does not."""
-        if any(result.type.dtype not in ("f32", None) for result in node.results):
-            return f"its result is {node.result.type}, and the target quantizes f32"
-        if node.op in self.target.same_grid:
-            source = node.operands[0]
-            moved = source.node in self.integer or quantizer_of(source) or self.clamped(source)
-            return None if moved or computes(node) else "what it moves is not quantized"
-        if node.op not in self.target.integer:
-            if self.absorbing(node) is not None:
-                return f"it is part of the {self.absorbing(node).op} before it"  # type: ignore[union-attr]
-            return self.target.reason_for_float(node.op)
-        weighted = node.definition.trait(Weighted)
-        if weighted and weighted.bias is not None and len(node.operands) > weighted.bias:
-            bias = node.operands[weighted.bias]
-            if bias.weight is None or bias.type.rank != 1:
-                return "its bias is not a constant vector"
-        return None
-
-    def clamped(self, value: Value) -> bool:
-        """Whether the value leaves an integer kernel through a clamp that the kernel absorbs."""
-        return value.node is not None and self.absorbing(value.node) in self.integer
-
-    def absorbing(self, node: Node) -> Node | None:
-        """The kernel that absorbs the clamp `node`, if one does."""
-        clamps = node.definition.trait(Clamps)
-        if clamps is None or clamps.range(node) is None:
-            return None
-        before = node.operands[0].node
-        alone = len(node.operands[0].uses) == 1 and not node.operands[0].is_output
-        return before if before is not None and alone and before.op in self.target.absorbs_clamp else None
-
-    # -- which tensors -----------------------------------------------------------------------------------------------
-
-    def quantize_inputs(self, node: Node) -> None:
-        """Quantize what the kernel reads, its weight and bias excepted."""
-        weighted = node.definition.trait(Weighted)
-        moves = node.op in self.target.same_grid
-        for port, value in enumerate(node.operands):
-            if value is None or value.type.dtype not in ("f32", None) or (moves and port > 0):
-                continue
-            if weighted and (port == weighted.bias or (port == weighted.weight and value.weight is not None)):
-                continue
-            self.quantize_read(value, Use(node, port))
-
-    def quantize_read(self, value: Value, use: Use) -> None:
-        """Let `use` read a quantized `value`, through the one quantizer that the value has."""
+    def activation(self, tensor: Tensor) -> None:
+        """Quantize a tensor, for all who read it or for some."""
+        value = tensor.value
+        if tensor.grid is None:
+            self.note(value, tensor.reason, False)
+            return
         if quantizer_of(value) is not None:
             return
-        existing = next((reader for reader, _ in value.uses if is_quantizer(reader)), None)
-        if existing is None:
-            existing = self.add(value, self.path_of(value), replace(self.target.activation))
-        self.graph.set_operand(use.node, use.port, existing.result)
+        readers = [use for use in value.uses if not is_quantizer(use.node)] if tensor.uses is None else tensor.uses
+        made = self.given(value) or self.add(value, self.path_of(value), _limited(tensor), tensor.grid)
+        self.redirect(readers, made.result)
+        if tensor.uses is None:
+            self.graph.outputs[:] = [made.result if output is value else output for output in self.graph.outputs]
+        self.note(value, f"{made.attrs['encoding'].dtype}: {tensor.reason}", True)
 
-    def quantize_outputs(self, node: Node) -> None:
-        """Let everything read the quantized result, since the kernel makes no other."""
-        for result in node.results:
-            end = self.after_clamps(result)
-            readers = [use for use in end.uses if not is_quantizer(use.node)]
-            existing = next((reader for reader, _ in end.uses if is_quantizer(reader)), None)
-            if existing is None and node.op in self.target.float_output:
-                self.outcome.done.append(Note.of(node, "writes float32: nothing that reads it is an integer kernel"))
-                continue
-            if existing is None:
-                existing = self.add(end, self.path_of(end), replace(self.target.activation))
-            for use in readers:
-                self.graph.set_operand(use.node, use.port, existing.result)
-            self.graph.outputs[:] = [existing.result if value is end else value for value in self.graph.outputs]
-            self.outcome.done.append(Note.of(node, "computes with integers"))
+    def given(self, value: Value) -> Node | None:
+        """The quantizer that the tensor came with."""
+        readers = (use.node for use in value.uses)
+        return next((node for node in readers if is_quantizer(node) and node not in self.grids), None)
 
-    def after_clamps(self, value: Value) -> Value:
-        """The value behind a clamp that the kernel absorbs, else the value."""
-        if len(value.uses) == 1 and self.absorbing(value.uses[0].node) is not None:
-            return value.uses[0].node.result
-        return value
-
-    def quantize_weights(self, node: Node) -> None:
-        """Give the kernel's weight its grid, and its bias that of the accumulator."""
-        weighted = node.definition.trait(Weighted)
-        if weighted is None:
-            return
-        operands = node.operands
-        weight, source = operands[weighted.weight], quantizer_of(operands[weighted.input])
-        if weight.weight is not None:
-            axis = weighted.output_axis(node) if self.per_channel and self.target.per_channel else None
-            existing = next((r for r, _ in weight.uses if is_quantizer(r) and r.attrs["encoding"].axis == axis), None)
-            if existing is None:
-                existing = self.add(weight, f"{weight.weight.paths[0]}_quantizer" if weight.weight.paths else "weight",
-                                    replace(self.target.weight, axis=axis))  # fmt: skip
-            self.graph.set_operand(node, weighted.weight, existing.result)
-        grid = quantizer_of(node.operands[weighted.weight])
-        if weighted.bias is None or len(operands) <= weighted.bias or source is None or grid is None:
-            return
-        bias = operands[weighted.bias]
-        product = ProductEncoding(self.target.bias, input=source.attrs["encoding"], weight=grid.attrs["encoding"])
-        path = f"{bias.weight.paths[0]}_quantizer" if bias.weight.paths else "bias_quantizer"
-        self.graph.set_operand(node, weighted.bias, self.add(bias, path, product).result)
+    def redirect(self, uses: list[Use] | tuple[Use, ...], value: Value) -> None:
+        for use in uses:
+            self.graph.set_operand(use.node, use.port, value)
 
     def path_of(self, value: Value) -> str:
         """Where the quantizer of a tensor goes in the module tree: below the layer that computes it."""
         layer = None if value.node is None else value.node.module
         return f"{layer}.output_quantizer" if layer else f"{value.hint}_quantizer"
 
-    def add(self, value: Value, path: str, encoding: Encoding) -> Node:
+    # -- parameters --------------------------------------------------------------------------------------------------
+
+    def parameters(self, node: Node) -> None:
+        """Give the parameters of an operator their grids, the bias last: its grid may be made of the others."""
+        settings = self.decisions.settings.get(node)
+        for port, value in enumerate(node.operands):
+            name = parameter_name(node, port)
+            if name is None or not _is_parameter(value):
+                continue
+            said = None if settings is None else settings.parameters.get(name)
+            if settings is None or said is None or not said.quantized:
+                source = "" if settings is None else settings.sources.get(name, self.placement.name)
+                why = self.decisions.why_float.get(node, f"{name} of {node.op} stays in float ({source})")
+                self.note(value, why, False)
+            elif said.grid.product:
+                self.bias(node, port, said.grid, settings.sources[name])
+            else:
+                self.parameter(node, port, said, settings.per_channel, settings.sources[name])
+
+    def parameter(self, node: Node, port: int, said: Parameter, per_channel: bool, source: str) -> None:
+        value = node.operands[port]
+        weighted = node.definition.trait(Weighted)
+        channels = weighted is not None and port == weighted.weight and per_channel
+        axis = weighted.output_axis(node) if weighted is not None and channels else None
+        grid = self.like_output(node, said.grid) if said.like_output else said.grid
+        wanted = grid.encoding(axis)
+        made = next((r for r, _ in value.uses if is_quantizer(r) and _alike(r.attrs["encoding"], wanted)), None)
+        if made is None:
+            name = value.weight.paths[0] if value.weight.paths else parameter_name(node, port)
+            made = self.add(value, f"{name}_quantizer" if value.weight.paths else str(name), wanted, grid)
+        self.graph.set_operand(node, port, made.result)
+        self.note(value, f"{wanted.dtype}: a parameter of {node.op} ({source})", True)
+
+    def like_output(self, node: Node, grid: Grid) -> Grid:
+        """The grid with the width and symmetry of the operator's result, if that is quantized."""
+        after = next((use.node for use in node.result.uses if use.node in self.grids), None)
+        if after is None:
+            return grid
+        return replace(grid, bits=self.grids[after].bits, symmetric=self.grids[after].symmetric)
+
+    def bias(self, node: Node, port: int, grid: Grid, source: str) -> None:
+        """Let the bias lie on the grid of the accumulator, if both factors have integer grids."""
+        weighted, bias = node.definition.trait(Weighted), node.operands[port]
+        assert weighted is not None
+        factors = [quantizer_of(node.operands[port]) for port in (weighted.input, weighted.weight)]
+        grids = [quantizer.attrs["encoding"] for quantizer in factors if quantizer is not None]
+        if len(grids) < 2 or any(isinstance(factor, FloatEncoding) for factor in grids):
+            self.note(bias, f"the {node.op} that adds it has no integer accumulator", False)
+            return
+        product = ProductEncoding(grid.dtype, input=grids[0], weight=grids[1])
+        path = f"{bias.weight.paths[0]}_quantizer" if bias.weight.paths else "bias_quantizer"
+        self.graph.set_operand(node, port, self.add(bias, path, product, grid).result)
+        self.note(bias, f"{grid.dtype}: it joins the accumulator of {node.op} ({source})", True)
+
+    # -- rules about operands ----------------------------------------------------------------------------------------
+
+    def operand(self, node: Node, port: int, grid: Grid, given: int | None, bits: int | None) -> None:
+        """Change the grid of what an operand is read from, if that of another operand has so many bits."""
+        ports = range(len(node.operands))
+        if given is not None and (given not in ports or self.bits(node, given) != bits):
+            return
+        quantizer = self.quantizer_before(node, port) if port in ports else None
+        if quantizer is not None:
+            self.grids[quantizer] = grid.over(self.grids[quantizer])
+            quantizer.attrs["encoding"] = self.grids[quantizer].encoding()
+
+    def bits(self, node: Node, port: int) -> int | None:
+        quantizer = self.quantizer_before(node, port)
+        return None if quantizer is None else quantizer.attrs["encoding"].bits
+
+    def quantizer_before(self, node: Node, port: int) -> Node | None:
+        """The quantizer of what the operand is made from: its own, or the closest across operators of one operand."""
+        before: Node | None = node.operands[port].node
+        while before is not None and before not in self.grids:
+            before = before.operands[0].node if before.operands and before.operands[0] is not None else None
+        return before
+
+    # -- notes -------------------------------------------------------------------------------------------------------
+
+    def note(self, value: Value, reason: str, done: bool) -> None:
+        node = value.node
+        loc = None if node is None else node.loc
+        module = None if node is None else node.module
+        text = f"%{value.hint}: {value.type}"
+        note = Note(text, "" if node is None else node.op, module, loc, reason, tensor=value.hint)
+        (self.outcome.done if done else self.outcome.missed).append(note)
+
+    def report_rules(self) -> None:
+        """Say which rules matched nothing, and which say nothing that has an effect."""
+        self.outcome.missed += self.decisions.unmatched
+        matching: list[Rule | Group] = [*self.decisions.matched, *self.decisions.matched_groups]
+        matched = {part.source for part in matching}
+        every: list[Rule | Group] = [*self.placement.rules, *self.placement.groups]
+        named = [part for part in every if not part.general]
+        idle = dict.fromkeys(part.source for part in named if part.source not in matched)
+        for source in idle:
+            self.outcome.missed.append(Note(source, "", None, None, "it matches nothing in this graph"))
+        for source, reason in self.placement.remarks:
+            self.outcome.missed.append(Note(source, "", None, None, reason))
+
+    def add(self, value: Value, path: str, encoding: Encoding, grid: Grid) -> Node:
         parent, _, name = path.rpartition(".")
         locs = value.node.locs if value.node is not None else ()
-        return self.graph.add("qir.Quantize", [value], {"encoding": encoding}, hint=f"{value.hint}_q", locs=locs,
+        made = self.graph.add("qir.Quantize", [value], {"encoding": encoding}, hint=f"{value.hint}_q", locs=locs,
                               module=self.paths.new(parent, name))  # fmt: skip
+        self.grids[made] = grid
+        return made
+
+
+def _is_parameter(value: Value | None) -> bool:
+    return value is not None and value.weight is not None and value.type.dtype in ("f32", None)
+
+
+def _alike(a: Encoding, b: Encoding) -> bool:
+    """Whether two encodings that are not calibrated describe the same grid."""
+    same = a.dtype == b.dtype and a.symmetric == b.symmetric and a.narrow == b.narrow
+    return same and a.axis == b.axis and a.unsigned == b.unsigned
+
+
+def _limited(tensor: Tensor) -> Encoding:
+    """A new encoding for the tensor, with the range that the rules fix, if they fix both ends."""
+    assert tensor.grid is not None
+    encoding = tensor.grid.encoding()
+    low, high = tensor.limits or (None, None)
+    return encoding if low is None or high is None else encoding.with_range(np.asarray(low), np.asarray(high))

@@ -47,7 +47,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None = None) -> Gra
 
 
 def quantization(
-    target_name: str = "ort-x86",
+    target_name: str = "ort-x86-vnni",
     *,
     data: Iterable[Batch] | None = None,
     insert: str = "",
@@ -125,7 +125,7 @@ def quantize(
     example_inputs: Sequence[Any] | None = None,
     *,
     data: Iterable[Batch],
-    target: str = "ort-x86",
+    target: str = "ort-x86-vnni",
     watch: Sequence[Any] = (),
 ) -> Quantized:
     """`model` (a torch module, a graph, an ONNX model or file), quantized for `target` and calibrated on `data`.

@@ -29,7 +29,8 @@ Rule = Callable[[Node, Graph], "Value | Sequence[Value] | Miss | None"]
 class Note:
     """What a pass did to one node, or why it did nothing: the node as it stood, and where the user wrote it.
 
-    `help` says what the user may change, where there is something.
+    `help` says what the user may change, where there is something; `tensor` names the one value that the note is about,
+    None when it is about the node.
     """
 
     node: str
@@ -38,6 +39,7 @@ class Note:
     loc: Loc | None
     reason: str
     help: str = ""
+    tensor: str | None = None
 
     @classmethod
     def of(cls, node: Node, why: str | Miss) -> Note:
