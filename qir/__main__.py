@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from qir import cli_commands as commands
+from qir import cli_ship as ship
 from qir.errors import QirError
+from qir.placements import DEFAULT_TARGET
 
 FILE = "graph text (.qir, or - for standard input) or an ONNX model"
 PASSES = 'passes with their options: "fold-batch-norm,insert-quantizers{scheme=minmax}"'
+TARGET = f"the name or the file of a target profile (default: {DEFAULT_TARGET})"
 
 Commands: TypeAlias = "_SubParsersAction[ArgumentParser]"
 
@@ -51,6 +54,8 @@ def parser() -> ArgumentParser:
     _add_explain(found)
     _add_show(found)
     _add_verify(found)
+    _add_lint(found)
+    _add_certify(found)
     return top
 
 
@@ -114,6 +119,28 @@ def _add_show(found: Commands) -> None:
 def _add_verify(found: Commands) -> None:
     made = _command(found, "verify", commands.check, "check everything that must be true of a graph", "net.onnx\n-")
     made.add_argument("file", metavar="FILE", help=FILE)
+
+
+def _add_lint(found: Commands) -> None:
+    help = "say what a target computes of a quantized model with integers, and why not the rest"
+    made = _command(found, "lint", ship.lint_model, help, "net.int8.onnx\nnet.int8.onnx --target ort-x86-avx2 --json")
+    made.add_argument("file", metavar="FILE", help=FILE)
+    made.add_argument("--target", default=DEFAULT_TARGET, help=TARGET)
+    made.add_argument("--all", action="store_true", help="show the operators that compute with integers, too")
+    made.add_argument("--json", action="store_true", help="print every verdict as JSON")
+
+
+def _add_certify(found: Commands) -> None:
+    help = "compare the integer simulator, onnxruntime and the ONNX reference on a quantized model"
+    examples = "net.int8.onnx\nnet.int8.onnx --data test.npz --labels labels.npy --report parity.html"
+    made = _command(found, "certify", ship.certify_model, help, examples)
+    made.add_argument("file", metavar="FILE", help="a quantized ONNX model")
+    made.add_argument("--target", default=DEFAULT_TARGET, help=TARGET)
+    made.add_argument("--data", metavar="NPZ", help="inputs by name (default: random ones)")
+    made.add_argument("--labels", metavar="NPY", help="a class for each sample: the accuracy of every run")
+    made.add_argument("--samples", type=int, default=4, metavar="N", help="how many samples to run (default: 4)")
+    made.add_argument("--report", metavar="HTML", help="write a page with the histograms of all differences")
+    made.add_argument("--json", metavar="JSON", help="write everything as JSON")
 
 
 if __name__ == "__main__":

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 class Difference:
     """Two results of one tensor: how many of its values differ, and by how many steps of its grid.
 
-    `steps` counts values by the signed difference in steps; it is empty for a tensor without a grid, for which
-    `signal_to_noise` is the power of the first over that of the difference, in decibels (infinite when equal).
+    `steps` counts values by the signed difference in steps. For a tensor without a grid it is empty, and
+    `signal_to_noise` is the power of the first over that of the difference, in decibels; None when they are equal.
     """
 
     tensor: str
     values: int
     differing: int
     steps: dict[int, int] = field(default_factory=dict)
-    signal_to_noise: float = float("inf")
+    signal_to_noise: float | None = None
 
     @property
     def largest(self) -> int:
@@ -165,8 +165,8 @@ class _Comparison:
         scale = self._scale(name)
         if scale is None and ours.dtype.kind == "f":
             noise, signal = float(np.sum(apart**2)), float(np.sum(ours.astype(np.float64) ** 2))
-            ratio = float("inf") if noise == 0 else 10 * np.log10(max(signal, 1e-300) / noise)
-            return Difference(name, ours.size, int(np.count_nonzero(apart)), {}, float(ratio))
+            ratio = None if noise == 0 else float(10 * np.log10(max(signal, 1e-300) / noise))
+            return Difference(name, ours.size, int(np.count_nonzero(apart)), {}, ratio)
         steps, counts = np.unique(np.rint(apart if scale is None else apart / scale), return_counts=True)
         histogram = {int(step): int(count) for step, count in zip(steps, counts, strict=True) if step}
         return Difference(name, ours.size, int(np.count_nonzero(apart)), histogram)

@@ -7,10 +7,17 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
+import numpy as np
+
+from qir.cli_commands import read_inputs
 from qir.cli_files import read_graph
-from qir.errors import point_at
+from qir.errors import QirError, point_at
+from qir.files import write_text
+from qir.graph import Graph, Value
 from qir.lint import Verdict, lint
+from qir.types import NUMPY
 
 
 def lint_model(arguments: Namespace) -> None:
@@ -29,6 +36,63 @@ def lint_model(arguments: Namespace) -> None:
             print("\n".join(_verdict(verdict)))
     if bad:
         sys.exit(1)
+
+
+def certify_model(arguments: Namespace) -> None:
+    """Compare every run of a quantized model; exit code 1 when the certificate does not hold."""
+    import onnx
+
+    from qir.certificate import certify
+    from qir.certificate_page import as_html, as_json, as_text
+
+    path = Path(arguments.file)
+    try:
+        model = onnx.load(str(path))
+    except Exception as error:  # protobuf's and the file system's errors share no base class
+        raise QirError(f"can not read {path}: {error}", help="give an ONNX model") from None
+    graph = read_graph(arguments.file)
+    inputs = _inputs(graph, arguments)
+    labels = None if arguments.labels is None else _labels(Path(arguments.labels), len(next(iter(inputs.values()))))
+    certificate = certify(model, arguments.target, inputs, labels)
+    print("\n".join(as_text(certificate)))
+    if arguments.report:
+        write_text(Path(arguments.report), as_html(certificate, path.name))
+    if arguments.json:
+        write_text(Path(arguments.json), as_json(certificate))
+    if not certificate.holds:
+        sys.exit(1)
+
+
+def _inputs(graph: Graph, arguments: Namespace) -> dict[str, np.ndarray]:
+    """The inputs given, or random ones: as many samples as asked for."""
+    names = [value.hint for value in graph.inputs]
+    if arguments.data is not None:
+        arrays = read_inputs(Path(arguments.data), graph)
+        return {name: array[: arguments.samples] for name, array in zip(names, arrays, strict=True)}
+    random = np.random.default_rng(0)
+    return {name: _random(value, arguments.samples, random) for name, value in zip(names, graph.inputs, strict=True)}
+
+
+def _random(value: Value, samples: int, random: np.random.Generator) -> np.ndarray:
+    """Normal floats; booleans and small integers where the model wants those. A size that is not fixed is `samples`."""
+    type = value.type
+    if type.dtype is None or type.shape is None:
+        raise QirError(f"the type of %{value.hint} is not known", help="give inputs: --data FILE.npz")
+    shape = [size if isinstance(size, int) else samples for size in type.shape]
+    dtype = NUMPY[type.dtype]
+    return (random.standard_normal(shape) if dtype.kind == "f" else random.integers(0, 2, shape)).astype(dtype)
+
+
+def _labels(path: Path, samples: int) -> np.ndarray:
+    try:
+        labels = np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise QirError(f"can not read labels from {path}: {error}", help="write them with numpy.save") from None
+    if labels.ndim != 1 or len(labels) < samples:
+        raise QirError(
+            f"{path} holds labels of shape {list(labels.shape)}", help=f"give one for each of {samples} samples"
+        )
+    return labels[:samples]
 
 
 def _verdict(verdict: Verdict) -> Iterator[str]:

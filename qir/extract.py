@@ -21,7 +21,9 @@ def part(graph: Graph, results: list[Value], frontier: Container[Value]) -> tupl
             wanted.add(node)
             stack += [value.node for value in node.operands
                       if value is not None and value.node is not None and value not in frontier]  # fmt: skip
-    made, twins, read = Graph(graph.name), {}, []
+    made = Graph(graph.name)
+    twins: dict[Value, Value] = {}
+    read: list[Value] = []
 
     def twin(value: Value | None) -> Value | None:
         if value is None or value in twins:
