@@ -2,8 +2,9 @@
 
     y = (clamp(round_half_even(x / scale) + zero, low, high) - zero) * scale
 
-The gradient of the rounding is that of the identity (straight-through): it passes where the clamp changed nothing. Only
-one byte an element is kept for it. All arithmetic is in float32, with the true division of ONNX's QuantizeLinear.
+The gradient of the rounding is that of the identity (straight-through): it passes where the clamp changed nothing.
+Nothing is kept for it but `x` itself, which the operation before usually keeps anyway. All arithmetic is in float32,
+with the true division of ONNX's QuantizeLinear.
 """
 
 from __future__ import annotations
@@ -49,21 +50,12 @@ def _on_grid(integers: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
     return (integers if zero is None else integers.sub_(zero)).mul_(scale)
 
 
+def _where_inside(gradient: Tensor, steps: Tensor, low: int, high: int) -> Tensor:
+    """`gradient` where `low` <= `steps` <= `high` (whole numbers), zero elsewhere; one operation over memory."""
+    return torch.ops.aten.hardtanh_backward(gradient, steps, low - 0.5, high + 0.5)
+
+
 class _FakeQuantize(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Tensor | None, low: int, high: int) -> Tensor:
-        steps = _steps(x, scale, zero)
-        integers = steps.clamp(low, high)
-        ctx.save_for_backward(integers == steps)
-        return _on_grid(integers, scale, zero)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (inside,) = ctx.saved_tensors
-        return torch.where(inside, gradient, 0.0), None, None, None, None
-
-
-class _LearnedFakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Tensor | None, low: int, high: int) -> Tensor:
         ctx.save_for_backward(x, scale, zero)
@@ -72,14 +64,20 @@ class _LearnedFakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        steps = _steps(*ctx.saved_tensors)
+        return _where_inside(gradient, steps, *ctx.ends), None, None, None, None
+
+
+class _LearnedFakeQuantize(_FakeQuantize):
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, zero = ctx.saved_tensors
         low, high = ctx.ends
         steps = _steps(x, scale, zero)
-        integers = steps.clamp(low, high)
-        inside = integers == steps
-        passed = torch.where(inside, gradient, 0.0)
-        slope = integers if zero is None else integers.sub_(zero)
-        slope = slope.sub_(torch.div(x, scale).mul_(inside)).mul_(gradient)
+        passed = _where_inside(gradient, steps, low, high)
+        slope = -_where_inside(x / scale, steps, low, high)
+        slope.add_(steps.clamp_(low, high))
+        slope = (slope if zero is None else slope.sub_(zero)).mul_(gradient)
         weight = (x.numel() / scale.numel() * high) ** -0.5
         for_scale = slope.sum_to_size(scale.shape) * weight
         if zero is None:
@@ -91,8 +89,9 @@ class _LearnedFakeQuantize(torch.autograd.Function):
 class _FakeCast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor | None, dtype: torch.dtype, top: float) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        ctx.top = top
         scaled = x if scale is None else x / scale
-        ctx.save_for_backward(scaled.abs() <= top)
         if dtype.itemsize == 1:
             scaled = scaled.clamp(-top, top)
         rounded = scaled.to(dtype).to(torch.float32)
@@ -100,5 +99,7 @@ class _FakeCast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (inside,) = ctx.saved_tensors
-        return torch.where(inside, gradient, 0.0), None, None, None
+        x, scale = ctx.saved_tensors
+        past = ctx.top * (1 + 2**-22)  # this operation's limits lie outside
+        scaled = x if scale is None else x / scale
+        return torch.ops.aten.hardtanh_backward(gradient, scaled, -past, past), None, None, None
