@@ -13,9 +13,9 @@ from qir.encodings import Encoding, FloatEncoding, ProductEncoding
 from qir.encodings_entry import Entry
 from qir.encodings_file import EncodingsFile, TensorEncodings, check_calibrated, read_encodings, write_encodings
 from qir.encodings_format_0 import torch_document
-from qir.encodings_json import refuse
 from qir.errors import QirError
 from qir.graph import Graph, Node
+from qir.json_documents import refuse
 from qir.quantizers import quantizers, replace_encodings
 from qir.rewrite import Note, Outcome
 from qir.tensor_names import float_model, is_parameter, layer_ports, place_of, quantizers_by_name

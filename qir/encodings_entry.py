@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 
 from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding
-from qir.encodings_json import refuse
 from qir.errors import QirError
+from qir.json_documents import refuse
 from qir.types import NUMPY, integer_range, storage
 
 Granularity = Literal["tensor", "channel", "block"]

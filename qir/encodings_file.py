@@ -14,12 +14,18 @@ from typing import Any
 from qir import encodings_format_0, encodings_format_1, encodings_format_2
 from qir.encodings import Encoding
 from qir.encodings_entry import Entry, Place
-from qir.encodings_json import SCHEMAS, check_schema, load_document, refuse
 from qir.errors import QirError, listed
 from qir.files import write_text
+from qir.json_documents import check_schema, load_document, refuse
+
+SCHEMAS = {
+    "0.4.0": "encodings-0.6.1", "0.5.0": "encodings-0.6.1", "0.6.1": "encodings-0.6.1",
+    "1.0.0": "encodings-1.0.0", "2.0.0": "encodings-2.0.0", "2.1.0": "encodings-2.0.0",
+}  # fmt: skip
+"""The versions that are read, and the schema of each."""
 
 VERSIONS = ("0.6.1", "1.0.0", "2.0.0", "2.1.0")
-"""The versions that are written. 0.4.0 and 0.5.0 are read as well."""
+"""The versions that are written."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from qir.encodings import Encoding, FloatEncoding
-from qir.encodings_entry import Entry, zero_steps
-from qir.encodings_json import check_schema, floats, integers, refuse
+from qir.encodings_entry import Entry, Granularity, zero_steps
 from qir.errors import QirError
+from qir.json_documents import check_schema, floats, integers, refuse
 
 
 def is_flat(document: Mapping[str, Any]) -> bool:
@@ -24,7 +24,7 @@ def is_flat(document: Mapping[str, Any]) -> bool:
 
 def flat_entries(document: Mapping[str, Any]) -> Iterator[Entry]:
     """The entries of an AdaRound file."""
-    check_schema({"version": "0.6.1", "activation_encodings": {}, "param_encodings": dict(document)}, "0.6.1")
+    check_schema({"version": "0.6.1", "activation_encodings": {}, "param_encodings": dict(document)}, "encodings-0.6.1")
     yield from _parameters(document, "$")
 
 
@@ -57,7 +57,7 @@ def _entry(name: str, grids: Sequence[Mapping[str, Any]], at: str, parameter: bo
     if len(kinds) > 1:
         refuse(at, "the channels of a tensor share bitwidth, dtype and is_symmetric")
     ((bits, kind, symmetric),) = kinds
-    per = "tensor" if len(grids) == 1 else "channel"
+    per: Granularity = "tensor" if len(grids) == 1 else "channel"
     if kind == "float":
         return Entry(name, at, bits, "tensor", floating=True, parameter=parameter)
     found = [_scale_and_offset(grid, f"{at}[{position}]") for position, grid in enumerate(grids)]

@@ -9,8 +9,8 @@ import numpy as np
 
 from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding
 from qir.encodings_entry import Entry, low_power_factors, zero_steps
-from qir.encodings_json import floats, integers, refuse
 from qir.errors import QirError
+from qir.json_documents import floats, integers, refuse
 
 GRANULARITIES: Mapping[str, Any] = {
     "PER_TENSOR": "tensor", "PER_CHANNEL": "channel", "PER_BLOCK": "block", "LPBQ": "block",

@@ -10,7 +10,7 @@ import numpy as np
 
 from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding
 from qir.encodings_entry import Entry, low_power_factors
-from qir.encodings_json import floats, integers, refuse
+from qir.json_documents import floats, integers, refuse
 from qir.types import bit_width, integer_range
 
 FLOATS = {"f8e4m3": "float8e4m3fn", "f8e5m2": "float8e5m2", "f16": "float16", "bf16": "bfloat16"}

@@ -18,7 +18,7 @@ from qir.errors import QirError
 from qir.files import write_with
 from qir.graph import Graph, Value
 from qir.text import INLINE
-from qir.types import NUMPY, TensorType
+from qir.types import NUMPY, TensorType, type_of
 
 CODES = {
     "f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16", "f8e4m3fn": "F8_E4M3", "f8e5m2": "F8_E5M2",
@@ -50,15 +50,25 @@ def _key(value: Value) -> str:
 
 def save_weights(graph: Graph, path: Path) -> None:
     """Write the weights of `graph` that have data, whole or not at all. Raises QirError for strings."""
-    arrays = {_key(value): value for value in stored(graph) if value.weight and value.weight.data is not None}
+    write_tensors(path, weight_arrays(graph))
+
+
+def weight_arrays(graph: Graph) -> dict[str, np.ndarray]:
+    """The weights of `graph` that have data, by the names that they have in a file. Raises QirError for strings."""
+    held = [value for value in stored(graph) if value.weight and value.weight.data is not None]
+    return {_key(value): _readable(value) for value in held}
+
+
+def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write arrays of dtypes that types have names for, and `metadata` beside them, whole or not at all."""
     # Larger elements first, so that every tensor is aligned for mapping, as the format's own library does.
-    order = sorted(arrays, key=lambda key: (-_dtype(arrays[key]).itemsize, key))
-    header, end = {}, 0
+    order = sorted(arrays, key=lambda key: (-arrays[key].dtype.itemsize, key))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
     for key in order:
-        dtype, array = arrays[key].type.dtype or "", arrays[key].weight.array  # type: ignore[union-attr]
-        code, shape = _form(dtype, array.shape)
-        header[key] = {"dtype": code, "shape": shape, "data_offsets": [end, end + array.nbytes]}
-        end += array.nbytes
+        code, shape = _form(type_of(arrays[key]).dtype or "", arrays[key].shape)
+        header[key] = {"dtype": code, "shape": shape, "data_offsets": [end, end + arrays[key].nbytes]}
+        end += arrays[key].nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
 
@@ -66,7 +76,7 @@ def save_weights(graph: Graph, path: Path) -> None:
         with beside.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for key in order:
-                _write(file, arrays[key].weight.array)  # type: ignore[union-attr]
+                _write(file, arrays[key])
 
     write_with(path, write)
 
@@ -75,10 +85,11 @@ def _write(file: BinaryIO, array: np.ndarray) -> None:
     file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def _dtype(value: Value) -> np.dtype[Any]:
+def _readable(value: Value) -> np.ndarray:
+    assert value.weight is not None
     if value.type.dtype in (None, "str"):
         raise QirError(f"the weight %{value.hint} holds {value.type}, which no weights file can")
-    return NUMPY[value.type.dtype or ""]
+    return value.weight.array
 
 
 def _form(dtype: str, shape: tuple[int, ...]) -> tuple[str, list[int]]:
@@ -106,13 +117,19 @@ class WeightsFile:
                 header = json.loads(file.read(length)) if length < size else None
         except OSError as error:
             raise QirError(f"can not read {path}: {error.strerror}") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             header = None
         file_holds = cls(path, header if isinstance(header, dict) else {}, 8 + length)
         ends = [file_holds.end(key) for key in file_holds.header if key != "__metadata__"]
         if not isinstance(header, dict) or file_holds.start + max(ends, default=0) > size or min(ends, default=0) < 0:
             raise QirError(f"{path} is no safetensors file, or is cut short", help="write it again with qir opt -o")
         return file_holds
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The texts that stand beside the tensors."""
+        found = self.header.get("__metadata__", {})
+        return found if isinstance(found, dict) else {}
 
     def end(self, key: str) -> int:
         """Where the data of a tensor ends; below 0 when the header does not say it properly."""

@@ -31,7 +31,7 @@ from tests.models import SMALL
 
 
 def quantized_everywhere(example: Example) -> Graph:
-    """The prepared model, composites and all, with a calibrated quantizer on every float tensor that has a shape."""
+    """The prepared model, composites and all, with a calibrated quantizer on every float tensor but for buffers."""
     graph = qir.import_model(example.model(), example.inputs())
     qir.Pipeline.parse(PREPARE).run(graph)
     random = np.random.default_rng(0)
@@ -39,7 +39,8 @@ def quantized_everywhere(example: Example) -> Graph:
     weights = {node.operands[trait.weight] for node in graph.nodes() if (trait := node.definition.trait(Weighted))}
     for number, value in enumerate(values):
         typed = isinstance(value.type, TensorType) and value.type.dtype == "f32" and value.type.rank is not None
-        if not typed or not (value.uses or value.is_output):
+        buffer = value.weight is not None and bool(value.weight.paths) and not value.weight.trainable
+        if not typed or buffer or not (value.uses or value.is_output):
             continue
         quantize(graph, value, grid(random, number, value in weights and value.weight is not None, value.type.static))
     return graph

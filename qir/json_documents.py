@@ -1,4 +1,4 @@
-"""Encodings files as JSON: read defensively, and checked against the schema of their version.
+"""JSON from files of others: read defensively, and checked against a schema.
 
 Every refusal is one QirError that names the place as a JSON path: `$.param_encodings[3].scale`.
 """
@@ -16,19 +16,13 @@ import numpy as np
 
 from qir.errors import QirError
 
-SCHEMAS = {
-    "0.4.0": "0.6.1", "0.5.0": "0.6.1", "0.6.1": "0.6.1",
-    "1.0.0": "1.0.0", "2.0.0": "2.0.0", "2.1.0": "2.0.0",
-}  # fmt: skip
-"""The versions that are read, and the schema of each."""
-
 LARGEST = 2**53
 """Integers beyond this are no counts, sizes or zero points: JSON readers disagree about them."""
 
 
 def refuse(at: str, message: str, help: str | None = None) -> NoReturn:
     """Raise the QirError for what stands at the JSON path `at`."""
-    raise QirError(f"{at}: {message}", stage="encodings", help=help)
+    raise QirError(f"{at}: {message}", stage="json", help=help)
 
 
 def load_document(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -39,17 +33,22 @@ def load_document(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise QirError(f"can not read {path}: {error.strerror}", stage="encodings") from None
+        raise QirError(f"can not read {path}: {error.strerror}", stage="json") from None
     except UnicodeDecodeError:
-        raise QirError(f"{path} is no JSON: it is not UTF-8", stage="encodings") from None
+        raise QirError(f"{path} is no JSON: it is not UTF-8", stage="json") from None
+    return parse_object(text, str(path))
+
+
+def parse_object(text: str, name: str) -> dict[str, Any]:
+    """The JSON object in `text`, of the file `name`. Raises QirError for anything else and for what JSON forbids."""
     try:
         found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_int=_whole)
     except RecursionError:
-        refuse("$", f"{path} is nested too deeply")
+        refuse("$", f"{name} is nested too deeply")
     except json.JSONDecodeError as error:
-        refuse("$", f"{path} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}")
+        refuse("$", f"{name} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}")
     if not isinstance(found, dict):
-        refuse("$", f"{path} holds no object", "an encodings file is one JSON object")
+        refuse("$", f"{name} holds no object", "expected one JSON object")
     return found
 
 
@@ -73,7 +72,7 @@ def _whole(text: str) -> int:
 
 
 def check_schema(document: Mapping[str, Any], schema: str) -> None:
-    """Raise QirError for the first place where `document` does not follow the schema file of this name."""
+    """Raise QirError for a place where `document` does not follow the schema `qir/schemas/<schema>.json`."""
     from jsonschema.exceptions import best_match
 
     error = best_match(_validator(schema).iter_errors(document))
@@ -94,7 +93,7 @@ def check_schema(document: Mapping[str, Any], schema: str) -> None:
 def _validator(name: str) -> Any:
     from jsonschema import Draft202012Validator
 
-    text = resources.files("qir").joinpath("schemas", f"encodings-{name}.json").read_text(encoding="utf-8")
+    text = resources.files("qir").joinpath("schemas", f"{name}.json").read_text(encoding="utf-8")
     return Draft202012Validator(json.loads(text))
 
 
