@@ -17,6 +17,7 @@ from qir.frontends.torch_table import lowers
 aten = torch.ops.aten
 
 REORDERED: dict[Any, Any] = {
+    aten.alias.default: lambda x: (nn.Identity, (x,)),
     aten.batch_norm.default: lambda x, weight, bias, mean, var, training, momentum, eps, cudnn: (
         F.batch_norm, (x, mean, var, weight, bias, training, momentum, eps)
     ),
@@ -43,7 +44,7 @@ REORDERED: dict[Any, Any] = {
                            ("bicubic2d", "bicubic"))
     },
 }  # fmt: skip
-"""ATen operators whose arguments come in another order than those of the function that they implement."""
+"""ATen operators that are called otherwise than the function or layer that they implement."""
 
 REGIONS: dict[str, Any] = {
     "wrap_with_set_grad_enabled": lambda enabled, body, *operands: (body, operands, enabled),
@@ -58,12 +59,11 @@ def _no_autocast() -> Any:
     raise QirError("a part of the model runs under autocast", stage="import", help="keep that module whole")
 
 
-CHECKS = ("_assert", "sym_constrain_range", "_check")
-"""How the names of operators begin that only check, and compute nothing."""
-
 FOLLOWS = {
-    aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default
-}  # fmt: skip
+    getattr(aten, f"{kind}{ending}").default
+    for kind in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+    for ending in ("", "_")
+}
 """Operators whose third argument is a training flag."""
 
 

@@ -15,7 +15,9 @@ from torch import fx, nn
 from qir.attributes import TRAINING, Port, Symbol
 from qir.frontends.torch_lowerings import Builder, Lowering, lowers, plain_name
 from qir.graph import Node, Value
-from qir.traits import IdentityInInference, MovesData, Stateful
+from qir.opaque_calls import number_of
+from qir.traits import IdentityInInference, MovesData, Stateful, Views
+from qir.types import ScalarType
 
 
 def same_kind(sequence: Sequence[Any], items: Iterable[Any]) -> Any:
@@ -25,20 +27,13 @@ def same_kind(sequence: Sequence[Any], items: Iterable[Any]) -> Any:
     return list(items)
 
 
-_VIEWS = frozenset({
-    "getitem", "getattr", "chunk", "split", "tensor_split", "unbind", "narrow", "select", "diagonal", "unfold",
-    "expand", "expand_as", "broadcast_to", "view_as", "reshape_as", "unflatten", "squeeze", "movedim", "moveaxis",
-    "detach", "alias", "to", "type_as", "float", "real", "imag",
-})  # fmt: skip
 _COPIES = frozenset({"Gather", "GatherElements", "GatherND", "Tile", "DepthToSpace", "SpaceToDepth"})
 
 
 def _may_share_memory(node: Node) -> bool:
-    """Whether a result may be a view of operand 0; of opaque calls, by torch's list of views."""
-    if node.definition.opaque:
-        return node.op.rpartition(".")[2] in _VIEWS and bool(node.operands)
-    moves = node.definition.trait(MovesData) or node.definition.trait(IdentityInInference)
-    return moves is not None and node.op not in _COPIES
+    """Whether a result may be a view of operand 0."""
+    moves = any(node.definition.trait(kind) for kind in (MovesData, Views, IdentityInInference))
+    return moves and node.op not in _COPIES and bool(node.operands)
 
 
 def views(value: Value) -> set[Value]:
@@ -56,8 +51,6 @@ def views(value: Value) -> set[Value]:
     return found
 
 
-def bound(lowering: Lowering, layer: nn.Module) -> Lowering:
-    """The lowering, with every parameter that a call leaves out read from the layer."""
 @cache
 def _parameters(lowering: Lowering) -> list[str]:
     """The names of the arguments of the calls that it lowers."""
@@ -66,6 +59,8 @@ def _parameters(lowering: Lowering) -> list[str]:
 
     parameters = _parameters(lowering)
 
+def bound(lowering: Lowering, layer: nn.Module) -> Lowering:
+    """The lowering, with every parameter that a call leaves out read from the layer."""
     def call(build: Builder, *args: Any, **kwargs: Any) -> Any:
         given = dict(zip(parameters, args, strict=False)) | kwargs
         for name in parameters:
@@ -138,6 +133,10 @@ def full_name(target: Any) -> str:
 
 @dataclass(frozen=True)
 class Shape:
+CHECKS = ("_assert", "sym_constrain_range", "_check")
+"""How the names of operators begin that only check, and compute nothing."""
+
+
     """`x.shape`, until one of its sizes is asked for."""
 
     of: Value
@@ -174,6 +173,11 @@ def opaque(
     node.host, node.why_opaque = host, reason
     build.added.append(node)
     return node.result
+    kinds = {value.type.kind if isinstance(value.type, ScalarType) else "" for value in operands}
+    if getattr(host, "__module__", "") in ("_operator", "math") and kinds and "" not in kinds:
+        node.result.type = ScalarType("float" if "float" in kinds else "int")
+    if (kind := number_of(op)) is not None:
+        node.result.type = ScalarType(kind)
 
 
 def mark_order(in_order: Sequence[Node]) -> None:

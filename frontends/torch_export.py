@@ -21,7 +21,6 @@ from torch.utils import _pytree as pytree
 from qir.attributes import TRAINING, Port
 from qir.errors import Loc, QirError
 from qir.frontends.torch_aten import (
-    CHECKS,
     FOLLOWS,
     REGIONS,
     REORDERED,
@@ -31,11 +30,13 @@ from qir.frontends.torch_aten import (
     functional,
     lowering_of,
 )
-from qir.frontends.torch_calls import follows_training, main_node, mark_order, opaque, same_kind
-from qir.frontends.torch_lowerings import Builder, Unlowered, make_weight, type_of_tensor
+from qir.frontends.torch_calls import CHECKS, follows_training, main_node, mark_order, opaque, same_kind
+from qir.frontends.torch_lowerings import Builder, Unlowered
+from qir.frontends.torch_names import CallNames
 from qir.frontends.torch_program import export, type_of_example
 from qir.frontends.torch_table import tried
 from qir.frontends.torch_trace import users_line
+from qir.frontends.torch_weights import Weights
 from qir.graph import Graph, Node, Value
 from qir.types import UNKNOWN
 
@@ -60,7 +61,7 @@ def import_exported(
         else export(model, tuple(example_inputs), dict(example_keywords or {}))
     )
     try:
-        return _Importer(model, program, flags).run()
+        return _Importer(model, program, list(flags)).run()
     except InPlaceOnView:
         return _Importer(model, program.run_decompositions({}), flags).run()
 
@@ -74,7 +75,8 @@ class _Importer:
     flags: list[bool]
     graph: Graph = field(default_factory=Graph)
     known: dict[fx.Node, Any] = field(default_factory=dict)
-    weights: dict[int, Value] = field(default_factory=dict)
+    weights: Weights = field(init=False)
+    names: CallNames = field(init=False)
     in_order: list[Node] = field(default_factory=list)
     position: dict[fx.Node, int] = field(default_factory=dict)
 
@@ -82,6 +84,12 @@ class _Importer:
         """The graph."""
         self.graph.name = re.sub(r"\W", "", type(self.model).__name__) or "main"
         nodes = list(self.program.graph.nodes)
+        self.names = CallNames(nodes)
+        if isinstance(self.model, nn.Module):
+            self.weights = Weights.of_module(self.graph, self.model)
+        else:
+            state = {**self.program.state_dict, **self.program.constants}
+            self.weights = Weights(self.graph, state.items(), self.program.constants)
         self.position = {node: number for number, node in enumerate(nodes)}
         specs = iter(self.program.graph_signature.input_specs)
         for node in nodes:
@@ -93,7 +101,8 @@ class _Importer:
                 self._output(node)
             else:
                 self._call(node)
-        self._keep_unread()
+        if isinstance(self.model, nn.Module):
+            self.weights.add_unread()
         mark_order(self.in_order)
         names = self.program.module_call_graph[0].signature.forward_arg_names
         self.graph.signature = (list(names), self.program.call_spec.in_spec)
@@ -103,11 +112,11 @@ class _Importer:
         kind = spec.kind.name
         if kind == "USER_INPUT":
             self.known[node] = self.graph.input(node.name, type_of_example(node.meta.get("val")))
+            self.names.of_input(node.name)
             return
         if kind not in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR"):
             raise QirError(f"the model has an input of kind {kind.lower()}, which a graph has not", stage="import")
-        tensor = self._state(spec.target)
-        self.known[node] = self._weight(tensor, spec.target, constant=kind == "CONSTANT_TENSOR")
+        self.known[node] = self.weights.of(self._state(spec.target))
 
     def _state(self, path: str) -> torch.Tensor:
         found: Any = self.program.state_dict.get(path)
@@ -118,32 +127,6 @@ class _Importer:
             with suppress(AttributeError):
                 found = getattr(self.model.get_submodule(owner), name)
         return torch.as_tensor(found) if not isinstance(found, torch.Tensor) else found
-
-    def _weight(self, tensor: torch.Tensor, path: str, constant: bool) -> Value:
-        if id(tensor) not in self.weights:
-            names = () if constant else self._names(tensor, path)
-            persistent = path in self.program.state_dict
-            weight = make_weight(tensor, names, persistent)
-            self.weights[id(tensor)] = (
-                self.graph.weight(weight, type_of_tensor(tensor), path)
-                if names
-                else self.graph.constant(weight.array, "c")
-            )
-        return self.weights[id(tensor)]
-
-    def _names(self, tensor: torch.Tensor, path: str) -> tuple[str, ...]:
-        if not isinstance(self.model, nn.Module):
-            return (path,)
-        named = [
-            *self.model.named_parameters(remove_duplicate=False), *self.model.named_buffers(remove_duplicate=False)
-        ]  # fmt: skip
-        return tuple(name for name, other in named if other is tensor) or (path,)
-
-    def _keep_unread(self) -> None:
-        """State that no call reads is state of the model all the same."""
-        if isinstance(self.model, nn.Module):
-            for path, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
-                self._weight(tensor, path, constant=False)
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -168,16 +151,21 @@ class _Importer:
         if target is operator.getitem and isinstance(args[0], list | tuple):
             self.known[node] = args[0][args[1]]
             return
-        if target is aten.alias.default:
+        if target is aten.alias.default and not self._stack(node)[-1][1].endswith(".Identity"):
             self.known[node] = args[0]
             return
         if name in REGIONS:
             self.known[node] = self._region(node, *REGIONS[name](*args))
             return
         mutates = isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
-        build = Builder(self.graph, self._literal)
+        build = Builder(self.graph, self.weights.of)
+        follows = target in FOLLOWS and bool((self.flags and self.flags.pop(0)) or self._layer(node))
+        if follows:
+            args = (*args[:2], TRAINING)
         result = self._lowered(build, node, target, args, kwargs)
         if isinstance(result, Unlowered):
+            if follows:
+                args, kwargs = args[:2], {"train": TRAINING}
             result = self._whole(build, functional(target) if mutates else target, args, kwargs, str(result))
         self._place(build, node, result)
         self.known[node] = result
@@ -205,14 +193,11 @@ class _Importer:
     def _detached(self, node: fx.Node, value: Any) -> Any:
         if not isinstance(value, Value) or value.type.dtype is None or value.type.dtype[0] not in "fbc":
             return value
-        build = Builder(self.graph, self._literal)
+        build = Builder(self.graph, self.weights.of)
         result = self._whole(build, aten.detach.default, [value], {})
         result.type = value.type
         self.in_order += build.added
         return result
-
-    def _literal(self, tensor: torch.Tensor) -> Value:
-        return self._weight(tensor, "c", constant=True)
 
     def _lowered(self, build: Builder, node: fx.Node, target: Any, args: Any, kwargs: Any) -> Any:
         if target in REORDERED:
@@ -220,9 +205,6 @@ class _Importer:
             kwargs = {}
         if target is F.batch_norm and self._layer(node):
             args = (*args[:5], TRAINING, *args[6:])
-        elif target in FOLLOWS:
-            given = bool(self.flags) and self.flags.pop(0)
-            args = (*args[:2], TRAINING) if given or self._layer(node) else args
         return tried(build, lowering_of(target), args, kwargs)
 
     def _whole(self, build: Builder, target: Any, args: Any, kwargs: Any, reason: str = "") -> Any:
@@ -241,8 +223,8 @@ class _Importer:
         loc = Loc(*users_line(node), scope)
         for new in build.added:
             new.locs = (loc,)
-        if build.added:
-            build.added[-1].result.hint = node.name
+        if build.added and not self._inside_layer(node):
+            build.added[-1].result.hint = self.names.of_layer(layer) if layer else self.names.of_call(node)
         if isinstance(result, Value) and result.node is not None and result.node in build.added:
             known = type_of_example(node.meta.get("val"))
             if known != UNKNOWN:
@@ -256,7 +238,8 @@ class _Importer:
 
     def _stack(self, node: fx.Node) -> list[tuple[str, str]]:
         stack = (node.meta.get("nn_module_stack") or {}).values()
-        return [(re.sub(r"@\d+", "", str(path)), str(kind)) for path, kind in stack]
+        known = [(re.sub(r"@\d+", "", str(path)), str(kind)) for path, kind in stack]
+        return [] if known and known[0][0].startswith("_empty") else known  # torch's word for "not known"
 
     def _layer(self, node: fx.Node) -> str | None:
         """The path of the torch.nn layer that makes the call, when it is one that a single call computes."""
@@ -267,6 +250,12 @@ class _Importer:
         if node.target is aten.batch_norm.default and isinstance(self.model, nn.Module):
             return path if follows_training(self.model.get_submodule(path)) else None
         return path if kind.startswith("torch.nn.modules.") and kind.rpartition(".")[2] in SINGLE_CALL else None
+
+    def _inside_layer(self, node: fx.Node) -> bool:
+        """Whether the call is one of several that a layer of torch.nn makes."""
+        stack = self._stack(node)
+        home = stack[-1][1].rpartition(".")[0] if stack else ""
+        return home.startswith("torch.nn.modules.") and home != nn.Sequential.__module__ and not self._layer(node)
 
     def _scope(self, node: fx.Node) -> str:
         stack = self._stack(node)
@@ -301,7 +290,7 @@ class _Importer:
                                help="keep that module whole, or update the buffer outside of forward")  # fmt: skip
             value = self._resolve(returned)
             if isinstance(value, torch.Tensor):
-                value = self._literal(value)
+                value = self.weights.of(value)
             if isinstance(value, Value):
                 self.graph.outputs.append(value)
                 value = Port(len(self.graph.outputs) - 1)

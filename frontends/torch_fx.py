@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import fx, nn
 from qir.attributes import TRAINING, Port
 from qir.errors import Loc, QirError
 from qir.frontends.torch_calls import (
+    CHECKS,
     Shape,
     follows_training,
     full_name,
@@ -75,14 +76,14 @@ class _Importer:
     def run(self) -> Graph:
         """The graph."""
         self.graph.name = re.sub(r"\W", "", type(self.model).__name__) or "main"
-        self.weights = Weights(self.graph, self.model)
+        self.weights = Weights.of_module(self.graph, self.model)
         self.position = {node: number for number, node in enumerate(self.traced.graph.nodes)}
         self.layers = {str(node.target) for node in self.traced.graph.nodes if node.op == "call_module"}
         for node in self.traced.graph.nodes:
             self._step(node)
         self.weights.add_unread()
         for node in reversed(self.in_order):
-            if not node.erased and node.op == "qir.AxisSize":
+            if not node.erased and all(isinstance(result.type, ScalarType) for result in node.results):
                 self.graph.erase_dead(node)
         mark_order(self.in_order)
         return self.graph
@@ -173,6 +174,8 @@ class _Importer:
         return tuple(map(resolve, node.args)), {key: resolve(item) for key, item in node.kwargs.items()}
 
     def _call(self, node: fx.Node) -> None:
+        if not node.users and getattr(node.target, "__name__", "").startswith(CHECKS):
+            return
         args, kwargs = self._arguments(node)
         if (shape := self._shape_access(node, args)) is not None:
             self.known[node] = shape
@@ -195,19 +198,32 @@ class _Importer:
             self._overwrite(node, args[0] if args else kwargs.get("input"), result)
 
     def _shape_access(self, node: fx.Node, args: tuple[Any, ...]) -> Any:
-        """What `x.shape`, `x.size()` and `x.shape[i]` stand for; None for other calls."""
-        if node.target is getattr and args[1:] == ("shape",) and isinstance(args[0], Value):
-            return Shape(args[0])
-        if node.op == "call_method" and node.target == "size" and len(node.args) == 1 and not node.kwargs:
-            return Shape(args[0])
-        if node.target is operator.getitem and isinstance(args[0], Shape) and isinstance(args[1], int):
-            build = Builder(self.graph, self.weights.of)
-            result = build("qir.AxisSize", args[0].of, axis=args[1])
-            self._place(build.added, node, self._scope(node))
-            return result
-        if node.target is operator.getitem and isinstance(args[0], list | tuple):
-            return args[0][args[1]]
+        """What `x.shape`, `x.size()`, `x.shape[i]` and `x.ndim` stand for; None for other calls."""
+        of = args[0] if args else None
+        if isinstance(of, Value):
+            if (node.target is getattr and args[1] == "shape") or (node.target == "size" and len(args) == 1):
+                return Shape(of) if of.type.rank is None else self._sizes(node, of, range(of.type.rank))
+            if (node.target is getattr and args[1] == "ndim") or node.target in ("dim", "ndimension"):
+                return self._rank(node, of) if of.type.rank is None else of.type.rank
+        if node.target is operator.getitem and isinstance(of, Shape) and isinstance(args[1], int):
+            return self._sizes(node, of.of, [args[1]])[0]
+        if node.target is operator.getitem and isinstance(of, list | tuple):
+            return of[args[1]]
+        if node.target is getattr and isinstance(of, tuple):
+            return getattr(of, args[1])
         return None
+
+    def _sizes(self, node: fx.Node, of: Value, axes: Iterable[int]) -> tuple[Value, ...]:
+        build = Builder(self.graph, self.weights.of)
+        sizes = tuple(build("qir.AxisSize", of, axis=axis) for axis in axes)
+        self._place(build.added, node, self._scope(node))
+        return sizes
+
+    def _rank(self, node: fx.Node, of: Value) -> Value:
+        build = Builder(self.graph, self.weights.of)
+        rank = opaque(build, "Tensor.dim", [of], {}, None, "the number of axes is not known")
+        self._place(build.added, node, self._scope(node))
+        return rank
 
     # -- layers ------------------------------------------------------------------------------------------------------
 
@@ -230,13 +246,13 @@ class _Importer:
         if getattr(layer, "inplace", False):
             self._overwrite(node, args[0] if args else kwargs.get("input"), result)
 
-    # -- what is common to all calls ---------------------------------------------------------------------------------
-
     def _kept_whole(self, layer: nn.Module) -> Unlowered | None:
         """Why no lowering may look into the layer; None when one may."""
         if self.whole(layer):
             return Unlowered("it is to stay whole")
         return Unlowered("it has hooks or parametrizations") if is_special(layer) else None
+
+    # -- what is common to all calls ---------------------------------------------------------------------------------
 
     def _scope(self, node: fx.Node) -> str:
         """The path of the module whose forward made the call."""

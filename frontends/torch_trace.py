@@ -20,6 +20,8 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
 from qir.errors import Loc, QirError
+from qir.frontends.torch_einops import einops_functions, recording_einops
+from qir.frontends.torch_names import called
 
 
 class TrainingFlag(int):
@@ -41,18 +43,26 @@ for _name in ("add", "sub", "mul", "truediv", "pow"):
     _keep_in_place(_name)
 
 
+_OPERATORS = [function for function in vars(operator).values() if callable(function)]
+
+
 class _Tracer(fx.Tracer):
     """Keeps buffers symbolic and the user's source lines."""
 
     proxy_buffer_attributes = True
 
     def __init__(self, fixed: Mapping[str, Any], whole: Callable[[nn.Module], bool]) -> None:
-        super().__init__()
+        super().__init__(autowrap_functions=einops_functions())
         self.fixed = fixed
         self.whole = whole
 
-    def create_node(self, *call: Any, **rest: Any) -> fx.Node:
-        node = super().create_node(*call, **rest)
+    def create_node(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any = None
+    ) -> fx.Node:
+        if kind in ("call_method", "call_function") and target not in _OPERATORS:
+            method = target if kind == "call_method" else getattr(target, "__name__", "")
+            name = called(name or method) if called(method) != method else name
+        node = super().create_node(kind, target, args, kwargs, name, type_expr)
         node.meta[_LINE] = _line_of_caller()
         return node
 
@@ -135,7 +145,7 @@ def trace(
     if isinstance(model, fx.GraphModule):
         return Trace(model.graph, model)
     before = set(vars(model))
-    with _symbolic_training(model):
+    with _symbolic_training(model), recording_einops():
         tracer = _Tracer({**_left_out(model, given), **(concrete or {})}, whole)
         try:
             graph = tracer.trace(model)
@@ -181,11 +191,21 @@ class _FlagRecorder(TorchFunctionMode):
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
 
 
+def _leave_a_trace(module: nn.Module, args: Any, output: Any) -> Any:
+    """Let the call of a layer that returns its argument be recorded."""
+    is_tensor = type(module) is nn.Identity and isinstance(output, torch.Tensor)
+    return torch.ops.aten.alias(output) if is_tensor else output
+
+
 @contextmanager
 def recording_flags(model: nn.Module) -> Iterator[list[bool]]:
     """Inside, the model runs with training flags that can be recognized; the list says which dropout was given one."""
-    with _symbolic_training(model), _FlagRecorder() as recorder:
-        yield recorder.given
+    hook = nn.modules.module.register_module_forward_hook(_leave_a_trace)
+    try:
+        with _symbolic_training(model), _FlagRecorder() as recorder:
+            yield recorder.given
+    finally:
+        hook.remove()
 
 
 def _untraceable(error: Exception) -> QirError:

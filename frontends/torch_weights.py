@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
+
 import torch
 from torch import nn
 
@@ -12,25 +14,33 @@ from qir.graph import Graph, Value
 class Weights:
     """One value for every tensor that a model's calls read, with every name that the model has for it."""
 
-    def __init__(self, graph: Graph, model: nn.Module) -> None:
+    def __init__(self, graph: Graph, named: Iterable[tuple[str, torch.Tensor]], transient: Container[str] = ()) -> None:
+        """The named tensors are the state; those with a name in `transient` are not kept in state dictionaries."""
         self.graph = graph
+        self.transient = transient
         self.values: dict[int, Value] = {}
         self.tensors: dict[int, torch.Tensor] = {}  # kept alive, so that no other tensor gets the identity
         self.paths: dict[int, tuple[str, ...]] = {}
-        self.transient: set[str] = set()
-        named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         for path, tensor in named:
             self.paths[id(tensor)] = (*self.paths.get(id(tensor), ()), path)
             self.tensors[id(tensor)] = tensor
-        for prefix, module in model.named_modules(remove_duplicate=False):
-            hidden = module._non_persistent_buffers_set
-            self.transient |= {f"{prefix}.{name}" if prefix else name for name in hidden}
+
+    @classmethod
+    def of_module(cls, graph: Graph, model: nn.Module) -> Weights:
+        """The parameters and buffers of a module."""
+        parameters = model.named_parameters(remove_duplicate=False)
+        transient = {
+            f"{prefix}.{name}" if prefix else name
+            for prefix, module in model.named_modules(remove_duplicate=False)
+            for name in module._non_persistent_buffers_set
+        }
+        return cls(graph, [*parameters, *model.named_buffers(remove_duplicate=False)], transient)
 
     def of(self, tensor: torch.Tensor) -> Value:
         """The one value of this tensor; a literal for a tensor that is no part of the model's state."""
         if id(tensor) not in self.values:
             paths = self.paths.get(id(tensor), ())
-            weight = make_weight(tensor, paths, not set(paths) & self.transient)
+            weight = make_weight(tensor, paths, not any(path in self.transient for path in paths))
             self.values[id(tensor)] = (
                 self.graph.weight(weight, type_of_tensor(tensor), paths[0])
                 if paths

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from qir.graph import Graph, Node
-from qir.traits import MovesData, Shapes
+from qir.traits import MovesData, Shapes, Views
 from qir.types import ScalarType
 
 
@@ -27,7 +27,7 @@ def is_quantizer(node: Node) -> bool:
 def computes(node: Node) -> bool:
     """Whether the node computes with tensors, so that it deserves a layer: no data movement, no shape arithmetic."""
     known = node.definition
-    if known.trait(MovesData) or known.trait(Shapes) or is_quantizer(node):
+    if is_quantizer(node) or any(known.trait(kind) for kind in (MovesData, Views, Shapes)):
         return False
     return not all(isinstance(result.type, ScalarType) for result in node.results)
 

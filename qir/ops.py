@@ -20,7 +20,8 @@ from onnx import AttributeProto, defs, helper
 from qir.attributes import TRAINING
 from qir.encodings import Encoding
 from qir.errors import QirError
-from qir.traits import Trait
+from qir.opaque_calls import traits_of_opaque
+from qir.traits import Composed, Trait
 
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
@@ -190,7 +191,7 @@ def definition(op: str) -> OpDef:
         near = get_close_matches(op, COMPOSITES, 1)
         raise QirError(f"no operator is called {op!r}", help=f"did you mean {near[0]!r}?" if near else None)
     if "." in op:
-        return OpDef(op, max_operands=None, max_results=None, opaque=True)
+        return OpDef(op, max_operands=None, max_results=None, opaque=True, traits=traits_of_opaque(op))
     try:
         return _from_schema(defs.get_schema(op, VOCABULARY_OPSET))
     except defs.SchemaError:

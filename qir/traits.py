@@ -26,6 +26,11 @@ class MovesData(KeepsGrid):
 
 
 @dataclass(frozen=True)
+class Views(Trait):
+    """Its results may share memory with operand 0, and it computes nothing: it needs no layer of its own."""
+
+
+@dataclass(frozen=True)
 class TiesOperands(Trait):
     """The result is made of elements of all operands: a runtime is fastest when they share one grid."""
 

@@ -1,0 +1,110 @@
+"""Both torch importers give one result: the same layers at the same paths, the same outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+import qir
+from tests.comparing import same
+from tests.test_aimet_defects import Calls
+
+
+def layers(prepared: fx.GraphModule) -> list[str]:
+    """The paths of the layers that are called, in the order of the calls."""
+    return [str(node.target) for node in prepared.graph.nodes if node.op == "call_module"]
+
+
+def prepared_by(importer: Any, model: nn.Module, *inputs: Tensor) -> fx.GraphModule:
+    """The prepared model, which returns what the model does."""
+    prepared = qir.prepare_model(model.eval(), example_inputs=inputs, importer=importer)
+    assert same(prepared(*inputs), model(*inputs))
+    return prepared
+
+
+class Block(nn.Module):
+    """Calls of functions between layers, and layers whose names are those of functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+        self.linear = nn.Linear(4, 4)
+        self.dropout = nn.Dropout(0.5, inplace=True)
+        self.nothing = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(F.relu(self.linear(x)) + 1)
+        x += F.linear(self.nothing(x), self.linear.weight)
+        return self.relu(self.dropout(x))
+
+
+OPERATORS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "arithmetic": lambda x, y: ((2 * x) - (1 - y)) / 3 + x**2,
+    "integers": lambda x, y: (x // 2) % 3,
+    "comparison": lambda x, y: (x > 0) & ~(y < 1),
+    "methods": lambda x, y: x.sub(2).add_(1).clamp_(0).mean(1, keepdim=True),
+    "functions": lambda x, y: torch.div(torch.relu(x), torch.sigmoid(y)),
+    "in-place": lambda x, y: F.relu_(torch.mul(x, y)),
+    "numbered": lambda x, y: torch.add(x, y) + torch.add(y, x).add(x),
+}
+
+
+@pytest.mark.parametrize("function", OPERATORS.values(), ids=OPERATORS)
+def test_calls_have_the_same_names(function: Callable[[Tensor, Tensor], Any]) -> None:
+    model, inputs = Calls(function), (torch.rand(3, 4), torch.rand(3, 4))
+    assert layers(prepared_by("fx", model, *inputs)) == layers(prepared_by("export", model, *inputs))
+
+
+def test_layers_and_calls_have_the_same_names() -> None:
+    model, x = nn.Sequential(Block(), Block(), nn.Identity()), torch.rand(3, 4)
+    by_fx, by_export = prepared_by("fx", model, x), prepared_by("export", model, x)
+    assert layers(by_fx) == layers(by_export)
+    assert dict(by_fx.named_modules()).keys() == dict(by_export.named_modules()).keys()
+    assert "0.module_relu_1" in layers(by_fx)
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_dropout_layers_follow_train_in_both(kind: type[nn.Module], inplace: bool) -> None:
+    model = nn.Sequential(nn.Flatten(), kind(0.5, inplace=inplace), nn.Flatten())  # type: ignore[call-arg]
+    x = torch.rand(2, 4)
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), kind(0.5, inplace=inplace)) if kind is nn.Dropout2d else model
+    x = torch.rand(2, 1, 3, 3) if kind is nn.Dropout2d else x
+    for importer in ("fx", "export"):
+        prepared = prepared_by(importer, model, x).train()
+        torch.manual_seed(3)
+        expected = model.train()(x.clone())
+        torch.manual_seed(3)
+        assert same(prepared(x.clone()), expected), importer
+
+
+class ShapeArithmetic(nn.Module):
+    """Numbers from shapes, and a check."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        torch._assert(x.ndim == 4, f"{x.shape} has not four axes")
+        batch, channels, height, width = x.shape
+        y = x.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(x.size())
+        a, b = y.chunk(2, 1)
+        a = F.interpolate(a, size=y.shape[-2:])
+        return (a + b * x.dim()).reshape(a.shape[0], -1), x.numel()
+
+
+@pytest.mark.parametrize("importer", ["fx", "export"])
+def test_numbers_checks_and_views_are_no_layers(importer: str) -> None:
+    prepared = prepared_by(importer, ShapeArithmetic(), torch.rand(3, 4, 5, 5))
+    assert {name.rpartition("module_")[2] for name in layers(prepared)} == {"interpolate", "mul", "add"}
+    again = torch.rand(5, 4, 5, 5)
+    assert same(prepared(again), ShapeArithmetic()(again))
+
+
+def test_without_examples_numbers_checks_and_views_are_no_layers() -> None:
+    prepared = qir.prepare_model(ShapeArithmetic())
+    assert {name.rpartition("module_")[2] for name in layers(prepared)} == {"interpolate", "mul", "add", "reshape"}
+    x = torch.rand(2, 6, 4, 4)
+    assert same(prepared(x), ShapeArithmetic()(x))
