@@ -52,7 +52,8 @@ def _on_grid(integers: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
 
 def _where_inside(gradient: Tensor, steps: Tensor, low: int, high: int) -> Tensor:
     """`gradient` where `low` <= `steps` <= `high` (whole numbers), zero elsewhere; one operation over memory."""
-    return torch.ops.aten.hardtanh_backward(gradient, steps, low - 0.5, high + 0.5)
+    passed: Tensor = torch.ops.aten.hardtanh_backward(gradient, steps, low - 0.5, high + 0.5)
+    return passed
 
 
 class _FakeQuantize(torch.autograd.Function):

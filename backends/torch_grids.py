@@ -76,7 +76,10 @@ class Grid(nn.Module):
         return replace(self.kind, scale=self._array(scale), zero_point=self._array(zero, storage(self.kind.dtype)))
 
     def _array(self, tensor: Tensor, dtype: str = "f32") -> np.ndarray:
-        array = tensor.detach().cpu().numpy().astype(NUMPY[dtype])
+        whole = (
+            tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+        )  # a tensor of which each rank has a part
+        array = whole.detach().cpu().numpy().astype(NUMPY[dtype])
         return array if self.kind.axis is not None or self.kind.block_axis is not None else array.reshape(())
 
     def tensors(self) -> tuple[Tensor, Tensor | None]:
