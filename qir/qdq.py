@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 def expand_quantize(graph: Graph, node: Node) -> Sequence[Value]:
     """QuantizeLinear and DequantizeLinear with the encoding's constants; for weights the second, on their integers.
 
-    Float formats of 16 bits are two casts. A grid that leaves out integers of its storage (`i3`, which lies in `i4`, or
-    a narrow one) has a clamp behind DequantizeLinear, which yields the same values: scaling keeps the order.
+    Float formats of 16 bits are two casts. Tensors that are computed lie in 8 bits at least: no runtime has kernels
+    that move narrower ones. A grid that leaves out integers of its storage (`u4`, which then lies in `u8`, or a narrow
+    one) has a clamp behind DequantizeLinear, which yields the same values: scaling keeps the order.
     """
     encoding = node.attr("encoding")
     if not encoding.calibrated:
@@ -29,9 +30,10 @@ def expand_quantize(graph: Graph, node: Node) -> Sequence[Value]:
     if encoding.scale is None:
         return _casts(graph, node, encoding)
     x, (scale, zero) = node.operands[0], _constants(node, encoding)
+    held = storage(encoding.dtype) if x.weight is not None else _of_bytes(encoding)
     grid = [
         graph.constant(scale, hint=f"{node.result.hint}_scale"),
-        graph.constant(zero, hint=f"{node.result.hint}_zero_point"),
+        graph.constant(zero.astype(NUMPY[held]), hint=f"{node.result.hint}_zero_point"),
     ]
     attrs = _attributes(encoding)
     if x.weight is not None:
@@ -39,7 +41,13 @@ def expand_quantize(graph: Graph, node: Node) -> Sequence[Value]:
         return graph.add("DequantizeLinear", [points, *grid], attrs, like=node).results
     points = graph.add("QuantizeLinear", [x, *grid], attrs, like=node, hint=f"{x.hint}_quantized").result
     values = graph.add("DequantizeLinear", [points, *grid], attrs, like=node).result
-    return [_clamped(graph, node, values, encoding)]
+    return [_clamped(graph, node, values, encoding, held)]
+
+
+def _of_bytes(encoding: Encoding) -> str:
+    """The dtype of whole bytes that holds the points of a grid."""
+    narrow = not isinstance(encoding, FloatEncoding) and encoding.bits < 8
+    return f"{encoding.dtype[0]}8" if narrow else storage(encoding.dtype)
 
 
 def _attributes(encoding: Encoding) -> dict[str, Any]:
@@ -74,9 +82,9 @@ def _casts(graph: Graph, node: Node, encoding: Encoding) -> Sequence[Value]:
     return graph.add("Cast", [narrow], {"to": DTYPES[x.type.dtype or "f32"]}, like=node).results
 
 
-def _clamped(graph: Graph, node: Node, values: Value, encoding: Encoding) -> Value:
+def _clamped(graph: Graph, node: Node, values: Value, encoding: Encoding, held: str) -> Value:
     """`values`, limited to the grid where its storage reaches further."""
-    if isinstance(encoding, FloatEncoding) or (encoding.low, encoding.high) == integer_range(storage(encoding.dtype)):
+    if isinstance(encoding, FloatEncoding) or (encoding.low, encoding.high) == integer_range(held):
         return values
     if encoding.scale is not None and not encoding.scale.ndim:
         ends = [graph.constant(encoding.dequantize(np.array(end))) for end in (encoding.low, encoding.high)]
