@@ -39,7 +39,7 @@ def save_checkpoint(path: str | Path, graph: Graph, module: nn.Module, extra: Ma
     state: dict[str, np.ndarray] = {}
     dtypes: dict[str, str] = {}
     for key, tensor in module.state_dict(keep_vars=True).items():
-        here = _array(tensor)
+        here = as_array(tensor)
         dtype = type_of(here).dtype or ""
         if wanted.get(key, dtype) != dtype:
             dtypes[key] = dtype
@@ -121,7 +121,8 @@ def _put_state(module: nn.Module, found: Checkpoint, path: str | Path) -> None:
         done.add(id(tensor))
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def as_array(tensor: Tensor) -> np.ndarray:
+    """The tensor as numpy, of a dtype of `ml_dtypes` where numpy has none."""
     plain = tensor.detach().cpu()
     if plain.dtype in RAW:
         numbers = plain.contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -1,16 +1,19 @@
 """Encodings files of versions 0.4.0 to 0.6.1: a list of grids for each tensor, one grid for each channel.
 
 Also the two relatives of that form: `<prefix>_torch.encodings`, which names activations by layer, side and port, and
-AdaRound's file, a flat object of parameters without a version.
+AdaRound's file, a flat object of parameters without a version. Grids that this version has no place for (blocks, 8-bit
+floats) stand in `<prefix>_torch.encodings` as objects of version 2.1.0 without a name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from qir import encodings_format_2
 from qir.encodings import Encoding, FloatEncoding
 from qir.encodings_entry import Entry, Granularity, zero_steps
 from qir.errors import QirError
@@ -37,7 +40,8 @@ def entries(document: Mapping[str, Any]) -> Iterator[Entry]:
             continue
         for side, ports in given.items():
             for port, grids in ports.items():
-                found = grids if isinstance(grids, list) else [grids]
+                plain = isinstance(grids, list) or "output_dtype" in grids
+                found = grids if plain else [grids]
                 yield _entry(layer_port(name, side, port), found, f"{at}.{side}.{port}", parameter=False)
     yield from _parameters(document["param_encodings"], "$.param_encodings")
 
@@ -52,7 +56,9 @@ def _parameters(grids: Mapping[str, Any], at: str) -> Iterator[Entry]:
         yield _entry(name, given, f"{at}.{name}", parameter=True)
 
 
-def _entry(name: str, grids: Sequence[Mapping[str, Any]], at: str, parameter: bool) -> Entry:
+def _entry(name: str, grids: Sequence[Mapping[str, Any]] | Mapping[str, Any], at: str, parameter: bool) -> Entry:
+    if isinstance(grids, Mapping):
+        return replace(encodings_format_2.entry({**grids, "name": name}, at), parameter=parameter)
     kinds = {(grid["bitwidth"], grid.get("dtype", "int"), str(grid.get("is_symmetric"))) for grid in grids}
     if len(kinds) > 1:
         refuse(at, "the channels of a tensor share bitwidth, dtype and is_symmetric")
@@ -108,9 +114,19 @@ def torch_document(
     """The document of `<prefix>_torch.encodings`: activations by layer, `input` or `output`, and port."""
     layers: dict[str, dict[str, dict[str, Any]]] = {}
     for (layer, side, port), encoding in activations.items():
-        made = grids(layer_port(layer, side, port), encoding)
-        layers.setdefault(layer, {}).setdefault(side, {})[str(port)] = made[0] if len(made) == 1 else made
-    return document({}, parameters, settings) | {"activation_encodings": layers}
+        made = _any_grids(layer_port(layer, side, port), encoding)
+        single = isinstance(made, list) and len(made) == 1
+        layers.setdefault(layer, {}).setdefault(side, {})[str(port)] = made[0] if single else made
+    weights = {name: _any_grids(name, encoding) for name, encoding in parameters.items()}
+    return document({}, {}, settings) | {"activation_encodings": layers, "param_encodings": weights}
+
+
+def _any_grids(name: str, encoding: Encoding) -> Any:
+    """The grids of one tensor, or the object of version 2.1.0 where they have no place here."""
+    if encoding.block_axis is None and not (isinstance(encoding, FloatEncoding) and encoding.bits == 8):
+        return grids(name, encoding)
+    described = encodings_format_2.described(name, encoding, "2.1.0")
+    return {key: value for key, value in described.items() if key != "name"}
 
 
 def grids(name: str, encoding: Encoding) -> list[dict[str, Any]]:

@@ -20,10 +20,11 @@ _INTEGER = re.compile(r"(u?)int([0-9]{1,2})")
 def entries(document: Mapping[str, Any]) -> Iterator[Entry]:
     """The entries of a document that follows the schema."""
     for position, given in enumerate(document["encodings"]):
-        yield _entry(given, f"$.encodings[{position}]")
+        yield entry(given, f"$.encodings[{position}]")
 
 
-def _entry(given: Mapping[str, Any], at: str) -> Entry:
+def entry(given: Mapping[str, Any], at: str) -> Entry:
+    """The entry that one object, which follows the schema, stands for."""
     name, dtype, block_size = (
         given["name"],
         _dtype(given["output_dtype"], f"{at}.output_dtype"),
@@ -91,8 +92,8 @@ def document(
     """The document of version 2.0.0 or 2.1.0; 16-bit float tensors have no entry there."""
     found = {**activations, **parameters}
     listed = [(name, e) for name, e in found.items() if not (isinstance(e, FloatEncoding) and e.bits == 16)]
-    described = [_described(name, encoding, version) for name, encoding in listed]
-    return {"producer": _producer(), "version": version, "encodings": described, **settings}
+    objects = [described(name, encoding, version) for name, encoding in listed]
+    return {"producer": _producer(), "version": version, "encodings": objects, **settings}
 
 
 def _producer() -> dict[str, str]:
@@ -105,7 +106,8 @@ def _producer() -> dict[str, str]:
         return {"package": "qir", "version": "unknown"}
 
 
-def _described(name: str, encoding: Encoding, version: str) -> dict[str, Any]:
+def described(name: str, encoding: Encoding, version: str) -> dict[str, Any]:
+    """The object for one calibrated encoding."""
     assert encoding.scale is not None
     made: dict[str, Any] = {"name": name, "output_dtype": _dtype_name(encoding)}
     if isinstance(encoding, LowPowerEncoding):

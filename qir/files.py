@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from qir.errors import QirError
@@ -12,22 +12,38 @@ from qir.errors import QirError
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then give it that name. Raises QirError for an unwritable folder."""
-    path = Path(path)
+    write_all({Path(path): write})
+
+
+def write_all(writers: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Let every writer fill a file, then give all of them their names; when one fails, none of them.
+
+    Raises QirError for an unwritable folder, and for a name that a folder has.
+    """
+    staged: dict[Path, Path] = {}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    os.close(handle)
-    beside = Path(name)
-    try:
-        write(beside)
-        beside.chmod(0o666 & ~_umask())
-        beside.replace(path)
+        for path in writers:
+            if path.is_dir():
+                raise QirError(f"can not write {path}: it is a folder", help="choose another name")
+        for path, write in writers.items():
+            staged[path] = _stage(path)
+            write(staged[path])
+        for path, beside in staged.items():
+            beside.chmod(0o666 & ~_umask())
+            beside.replace(path)
     except OSError as error:
         raise _unwritable(path, error) from None
     finally:
-        beside.unlink(missing_ok=True)
+        for beside in staged.values():
+            beside.unlink(missing_ok=True)
+
+
+def _stage(path: Path) -> Path:
+    """A new empty file beside `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    return Path(name)
 
 
 def write_text(path: Path, text: str) -> None:

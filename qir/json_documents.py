@@ -92,9 +92,14 @@ def check_schema(document: Mapping[str, Any], schema: str) -> None:
 @cache
 def _validator(name: str) -> Any:
     from jsonschema import Draft202012Validator
+    from referencing import Registry, Resource
 
-    text = resources.files("qir").joinpath("schemas", f"{name}.json").read_text(encoding="utf-8")
-    return Draft202012Validator(json.loads(text))
+    registry: Any = Registry(retrieve=lambda uri: Resource.from_contents(_schema(uri)))  # type: ignore[call-arg]
+    return Draft202012Validator(_schema(f"{name}.json"), registry=registry)
+
+
+def _schema(file: str) -> Any:
+    return json.loads(resources.files("qir").joinpath("schemas", file).read_text(encoding="utf-8"))
 
 
 def floats(given: Any, at: str) -> np.ndarray:

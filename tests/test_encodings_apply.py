@@ -252,6 +252,12 @@ def test_blocks_and_low_power_grids_come_back() -> None:
             twin = uncalibrated(graph)
             apply_encodings(twin, json.loads(json.dumps(encodings_document(encodings_of(graph), version))))
             assert str(twin) == str(graph)
+        twin, document = uncalibrated(graph), json.loads(json.dumps(torch_encodings(graph)))
+        apply_encodings(twin, document)
+        assert str(twin) == str(graph)
+        document["param_encodings"]["fc.weight"]["axis"] = "x"
+        with pytest.raises(QirError, match=r"\$.param_encodings"):
+            apply_encodings(twin, document)
 
 
 def test_a_quantized_model_comes_back_bit_equal(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"torch", "torchvision", "keras", "tensorflow", "jax", "onnxruntime", "onnxscript"}
 CORE = {"networkx", "numpy", "onnx", "ml_dtypes", "google", "qir"}
-EXTRAS = {"jsonschema", "rich", "safetensors"}
+EXTRAS = {"jsonschema", "referencing", "rich", "safetensors"}
 FACADES = {"__init__", "__main__", "execution", "preparation", "validation", "lint", "certificate", "certificate_page"}
 """With api*, cli* and what a facade is made of: the modules of qir/ that may reach into the three other folders."""
 
