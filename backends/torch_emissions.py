@@ -25,13 +25,15 @@ from qir.graph import Node, Value
 class Emission:
     """A call of `target`, a layer or a function, with arguments in which values stand for tensors.
 
-    `owns` names the parameters and buffers of the layer and the weights that they are.
+    `owns` names the parameters and buffers of the layer and the weights that they are. `places` says where in what the
+    call returns each result lies; where it says nothing, the results are the call's, in order.
     """
 
     target: nn.Module | Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     owns: dict[str, Value] = field(default_factory=dict)
+    places: tuple[tuple[int, ...], ...] = ()
 
 
 EMISSIONS: dict[str, Callable[[Node], Emission]] = {}

@@ -14,6 +14,7 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from qir.attributes import Port, Symbol, TrainingMode
 from qir.backends import (  # noqa: F401  (they fill the table)
+    torch_composed,
     torch_elementwise,
     torch_functions,
     torch_integer,
@@ -139,7 +140,9 @@ class _Emitter:
         unread = {name: self.named.get(f"{path}.{name}") for name in layer._buffers if name not in emission.owns}
         for name, value in {**unread, **emission.owns}.items():
             if value is not None:
-                _register(layer, name, self._tensor(value), value.weight is None or value.weight.persistent)
+                part, _, own = name.rpartition(".")
+                persistent = value.weight is None or value.weight.persistent
+                _register(layer.get_submodule(part), own, self._tensor(value), persistent)
         self._set_module(path, layer)
 
     def _path(self, node: Node) -> str:
@@ -227,11 +230,12 @@ class _Emitter:
             made = self.fx.create_node("call_function", emission.target, args, kwargs, name)
         if node.loc is not None:
             made.meta["source"] = str(node.loc)
-        if len(node.results) == 1:
-            self.known[node.result] = made
-            return
-        for port, value in enumerate(node.results):
-            self.known[value] = self.fx.call_function(operator.getitem, (made, port))
+        several = len(node.results) > 1
+        places = emission.places or [(port,) if several else () for port in range(len(node.results))]
+        for value, place in zip(node.results, places, strict=True):
+            self.known[value] = made
+            for port in place:
+                self.known[value] = self.fx.call_function(operator.getitem, (self.known[value], port))
 
     def _resolve(self, argument: Any) -> Any:
         return map_nested(argument, self._leaf)

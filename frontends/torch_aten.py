@@ -66,6 +66,9 @@ FOLLOWS = {
 }
 """Operators whose third argument is a training flag."""
 
+RECURRENT = {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
+"""Operators whose seventh argument is a training flag."""
+
 
 def aliases(node: fx.Node) -> set[fx.Node]:
     """The nodes whose result shares memory with that of `node`: views of it, what it is a view of, in-place results."""
@@ -108,8 +111,6 @@ def lowering_of(target: Any) -> Lowering | None:
     if target._schema.name == "aten::sym_size":
         return lowers.table["Tensor.size"]
     if not target._schema.name.startswith("aten::") or target._overloadname.endswith(("Tensor_mode", "Scalar_mode")):
-        return None
-    if len(target._schema.returns) != 1:
         return None
     name = target._schema.name.removeprefix("aten::").rstrip("_")
     for home in (torch, F):

@@ -22,6 +22,7 @@ from qir.attributes import TRAINING, Port
 from qir.errors import Loc, QirError
 from qir.frontends.torch_aten import (
     FOLLOWS,
+    RECURRENT,
     REGIONS,
     REORDERED,
     SINGLE_CALL,
@@ -205,12 +206,18 @@ class _Importer:
             kwargs = {}
         if target is F.batch_norm and self._layer(node):
             args = (*args[:5], TRAINING, *args[6:])
-        return tried(build, lowering_of(target), args, kwargs)
+        result = tried(build, lowering_of(target), args, kwargs)
+        if isinstance(result, Value) and isinstance(node.meta.get("val"), tuple | list):
+            build.undo()
+            return Unlowered("it has several results")
+        return result
 
     def _whole(self, build: Builder, target: Any, args: Any, kwargs: Any, reason: str = "") -> Any:
         if isinstance(target, torch._ops.OpOverload):
             name = f"torch.ops.{target._schema.name.replace('::', '.')}.{target._overloadname}"
         else:
+        if target in RECURRENT and self._layer(node):
+            args = (*args[:6], TRAINING, *args[7:])
             name = f"torch.{getattr(target, '__module__', '')}.{getattr(target, '__name__', target)}"
         if any(isinstance(arg, fx.GraphModule) for arg in args):
             raise QirError(f"the model calls {target}, which takes functions", stage="import",

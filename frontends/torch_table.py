@@ -8,11 +8,14 @@ from typing import Any
 from qir.errors import QirError
 from qir.frontends import (  # noqa: F401  (they fill the table)
     torch_activations,
+    torch_attention,
+    torch_einops,
     torch_functions,
     torch_indexing,
     torch_layers,
     torch_more_layers,
     torch_pooling,
+    torch_recurrent,
     torch_reductions,
     torch_tensors,
 )

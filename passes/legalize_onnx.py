@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.errors import QirError
-from qir.expansions import exists_at, expansion_of
+from qir.expansions import exists_at, expansion_of, put_in_place
 from qir.facts import COMPOSITES_EXPANDED, is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.infer import infer_types, promoted_types
@@ -60,7 +60,7 @@ class LegalizeOnnx(Pass, name="legalize-onnx"):
                     outcome.missed.append(Note.of(node, reason))
                 case new:
                     outcome.done.append(Note.of(node, "is written in simpler operators"))
-                    work += reversed(_put(graph, node, new, paths))
+                    work += reversed(put_in_place(graph, node, new, paths))
         for node in graph.nodes():
             _agree_on_dtypes(graph, node)
         infer_types(graph)
@@ -90,32 +90,6 @@ class LegalizeOnnx(Pass, name="legalize-onnx"):
 def _trains(node: Node) -> bool:
     """Whether the node is told by an operand to behave as in training, or its mask is read."""
     return len(node.operands) > 2 or any(result.uses or result.is_output for result in node.results[1:])
-
-
-def _put(graph: Graph, node: Node, new: Sequence[Value], paths: Paths) -> list[Node]:
-    """Put the expansion in the place of the node; the nodes that it added."""
-    added = _added(node, new)
-    if node.module is not None and len(added) > 1:
-        for part in added:
-            part.module = paths.new(node.module, part.op.rpartition(".")[2].lower())
-    for old, value in zip(node.results, new, strict=False):
-        graph.replace(old, value)
-    graph.erase_dead(node)
-    return added
-
-
-def _added(node: Node, new: Sequence[Value]) -> list[Node]:
-    """The nodes between the operands of `node` and the new values, operands first."""
-    known = {value.node for value in node.operands if value is not None}
-    found: dict[Node, None] = {}
-    stack = [value.node for value in new]
-    while stack:
-        part = stack.pop()
-        if part is None or part in known or part in found or part is node:
-            continue
-        found[part] = None
-        stack += [value.node for value in part.operands if value is not None]
-    return list(reversed(found))
 
 
 def _agree_on_dtypes(graph: Graph, node: Node) -> None:

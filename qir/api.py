@@ -61,7 +61,7 @@ def quantization(
     profile = profile_of(target_name)
     options = " ".join(part for part in (f"target={target_name}", insert) if part)
     before = Pipeline.parse(
-        f"{PREPARE},fold-batch-norm,legalize-onnx{{opset={profile.opset}}},reduce-mean-to-pool,"
+        f"decompose,{PREPARE},fold-batch-norm,legalize-onnx{{opset={profile.opset}}},reduce-mean-to-pool,"
         f"insert-quantizers{{{options}}},propagate-encodings"
     )
     return Pipeline.of(*before.passes, Calibrate(data=data))

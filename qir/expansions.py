@@ -18,6 +18,7 @@ from qir.types import to_proto
 
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
+    from qir.names import Paths
 
 
 def expand_swish(graph: Graph, node: Node) -> Sequence[Value]:
@@ -57,6 +58,36 @@ def expansion_of(node: Node) -> Expansion | None:
     if known.schema is not None and (known.schema.has_function or known.schema.has_context_dependent_function):
         return expand_function
     return None
+
+
+def put_in_place(graph: Graph, node: Node, new: Sequence[Value], paths: Paths) -> list[Node]:
+    """Let `new`, what was added for the results of the node, take its place; the nodes that were added, operands first.
+
+    Where there are several, those that would have the node's layer get layers below it.
+    """
+    added = _added(node, new)
+    if node.module is not None and len(added) > 1:
+        for part in added:
+            if part.module == node.module:
+                part.module = paths.new(node.module, part.op.rpartition(".")[2].lower())
+    for old, value in zip(node.results, new, strict=False):
+        graph.replace(old, value)
+    graph.erase_dead(node)
+    return added
+
+
+def _added(node: Node, new: Sequence[Value]) -> list[Node]:
+    """The nodes between the operands of `node` and the new values, operands first."""
+    known = {value.node for value in node.operands if value is not None}
+    found: dict[Node, None] = {}
+    stack = [value.node for value in new]
+    while stack:
+        part = stack.pop()
+        if part is None or part in known or part in found or part is node:
+            continue
+        found[part] = None
+        stack += [value.node for value in part.operands if value is not None]
+    return list(reversed(found))
 
 
 OPAQUE = {"torch": ("qir.backends.torch_to_onnx", ("torch", "onnxscript"))}

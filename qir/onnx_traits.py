@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qir.einsum import einsum_parts
 from qir.traits import (
     Clamps,
+    Composed,
     Elementwise,
     IdentityInInference,
     KeepsGrid,
@@ -76,6 +78,7 @@ TRAITS: dict[str, tuple[Trait, ...]] = {
     "ReduceMax": (KeepsGrid(),),
     "ReduceMin": (KeepsGrid(),),
     "Concat": (TiesOperands(),),
+    "Einsum": (Composed("einsum", einsum_parts, exact=True),),
     **dict.fromkeys(
         ["Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "GatherElements",
          "GatherND", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"],

@@ -142,7 +142,7 @@ def _typed(op: str, name: str, kind: str, given: Any) -> Any:
 
 
 DECLARATIONS = ("qir.composites", "qir.functions", "qir.function_moves", "qir.function_sums", "qir.function_elements",
-                "qir.function_sorts", "qir.integer", "qir.qdq")
+                "qir.function_sorts", "qir.attention", "qir.recurrent", "qir.integer", "qir.qdq")  # fmt: skip
 """The modules that declare the operators outside the ONNX standard."""
 
 ENTRY_POINTS = "qir.operators"
@@ -199,6 +199,16 @@ def definition(op: str) -> OpDef:
         near = get_close_matches(op, sorted(known), 1)
         help = f"did you mean {near[0]!r}?" if near else "operators of other domains have a dot in their name"
         raise QirError(f"no operator is called {op!r} in ONNX opset {VOCABULARY_OPSET}", help=help) from None
+
+
+@cache
+def composed_families() -> dict[str, bool]:
+    """The families of composed operators, sorted, each with whether its parts are exact."""
+    from qir.onnx_traits import TRAITS
+
+    _load_declarations()
+    known = (*(operator.traits for operator in COMPOSITES.values()), *TRAITS.values())
+    return dict(sorted((t.family, t.exact) for traits in known for t in traits if isinstance(t, Composed)))
 
 
 def _from_schema(schema: Any) -> OpDef:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qir.graph import Node
+    from qir.graph import Graph, Node, Value
 
 
 @dataclass(frozen=True)
@@ -82,3 +82,17 @@ class Clamps(Trait):
     """
 
     range: Callable[[Node], tuple[float | None, float | None] | None]
+
+
+@dataclass(frozen=True)
+class Composed(Trait):
+    """It is a computation of several steps, each of which can be quantized by itself.
+
+    `parts` adds the steps and returns the values that stand for the results. It raises QirError, with the reason, for a
+    node that must stay whole. `family` is what `decompose` calls operators of this kind; `exact` says that the parts
+    round as the whole does, and take inputs of every size that the whole takes.
+    """
+
+    family: str
+    parts: Callable[[Graph, Node], Sequence[Value]]
+    exact: bool = False

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FRAMEWORKS = {"torch", "torchvision", "keras", "tensorflow", "jax", "onnxruntime", "onnxscript"}
+FRAMEWORKS = {"torch", "torchvision", "einops", "keras", "tensorflow", "jax", "onnxruntime", "onnxscript"}
 CORE = {"networkx", "numpy", "onnx", "ml_dtypes", "google", "qir"}
 EXTRAS = {"jsonschema", "referencing", "rich", "safetensors"}
 FACADES = {"__init__", "__main__", "execution", "preparation", "validation", "lint", "certificate", "certificate_page"}

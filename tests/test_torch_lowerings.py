@@ -17,6 +17,7 @@ from qir.frontends.torch_table import lowers
 from qir.verify import verify
 from tests import lowered_calls, lowered_functions, lowered_scatter, lowered_sorting
 from tests.comparing import same
+from tests.composed import SPELLINGS
 from tests.lowered_calls import Call
 
 Model = tuple[nn.Module, list[Tensor]]
@@ -27,7 +28,7 @@ SPELLED = {**lowered_calls.SPELLED, **lowered_functions.FUNCTIONS_SPELLED, **low
            **lowered_scatter.SCATTER_SPELLED}  # fmt: skip
 LAYERS = {**lowered_calls.LAYERS, **lowered_functions.FUNCTION_LAYERS}
 OTHER_ARGUMENTS = (*lowered_calls.OTHER_ARGUMENTS, *lowered_functions.OTHER_FUNCTION_ARGUMENTS)
-ELSEWHERE = lowered_calls.ELSEWHERE | lowered_functions.PAIRED_LAYERS
+ELSEWHERE = lowered_calls.ELSEWHERE | lowered_functions.PAIRED_LAYERS | SPELLINGS
 
 
 def traced(kind: str, target: Any, given: Call, in_place: bool) -> Model:

@@ -1,0 +1,86 @@
+"""Writes composed operators, such as attention, in parts that can be quantized each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from qir.errors import QirError
+from qir.expansions import put_in_place
+from qir.facts import CALIBRATED, FUNCTIONALS_LIFTED, MODULES_UNROLLED
+from qir.graph import Graph, Node, Value
+from qir.names import Paths
+from qir.ops import composed_families
+from qir.pipeline import Pass
+from qir.rewrite import Miss, Note, Outcome
+from qir.traits import Composed
+
+
+@dataclass(frozen=True)
+class Decompose(Pass, name="decompose"):
+    """Take attention, recurrent layers and einsum apart, so that each of their steps can be quantized.
+
+    `families` names what is taken apart; all that there are, when it names none. A recurrent layer is unrolled over its
+    sequence, whose length must be known. The parts compute the same as the framework's fused kernel, rounded after
+    every step. Parts of a layer get layers below its path.
+
+        graph @g(%q: f32[1,2,4,16], %k: f32[1,2,4,16], %v: f32[1,2,4,16]) {
+          %out = qir.ScaledDotProductAttention %q, %k, %v : f32[1,2,4,16] [attend]
+          return %out
+        }
+        -->
+        graph @g(%q: f32[1,2,4,16], %k: f32[1,2,4,16], %v: f32[1,2,4,16]) {
+          %mul = Mul %q, 0.5 : f32[1,2,4,16] [attend.mul]
+          %swapaxes = qir.SwapAxes %k {axis0=-2, axis1=-1} : f32[1,2,16,4]
+          %mul_1 = Mul %swapaxes, 0.5 : f32[1,2,16,4] [attend.mul_1]
+          %matmul = MatMul %mul, %mul_1 : f32[1,2,4,4] [attend.matmul]
+          %softmax = Softmax %matmul : f32[1,2,4,4] [attend.softmax]
+          %out = MatMul %softmax, %v : f32[1,2,4,16] [attend.matmul_1]
+          return %out
+        }
+    """
+
+    breaks = (FUNCTIONALS_LIFTED, MODULES_UNROLLED, CALIBRATED)
+    numerics = "rounds"
+
+    families: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.families:
+            if name not in composed_families():
+                near = get_close_matches(name, composed_families(), 1)
+                help = f"did you mean {near[0]!r}?" if near else f"families are {', '.join(composed_families())}"
+                raise QirError(f"decompose knows no family {name!r}", help=help)
+
+    def run(self, graph: Graph) -> Outcome:
+        """Take apart until nothing is left to take apart."""
+        outcome, paths = Outcome(), Paths(graph)
+        work = list(reversed(graph.nodes()))
+        while work:
+            node = work.pop()
+            composed = None if node.erased else node.definition.trait(Composed)
+            if composed is None or (self.families and composed.family not in self.families):
+                continue
+            parts = parts_of(node, composed, graph)
+            if isinstance(parts, Miss):
+                outcome.missed.append(Note.of(node, parts.reason))
+                continue
+            outcome.done.append(Note.of(node, "is written in parts"))
+            for old, new in zip(node.results, parts, strict=True):
+                new.hint = old.hint
+            work += reversed(put_in_place(graph, node, parts, paths))
+        return outcome
+
+
+def parts_of(node: Node, composed: Composed, graph: Graph) -> list[Value] | Miss:
+    """The values that stand for the results of the node, or why it stays whole."""
+    added: list[Node] = []
+    graph.added = added
+    try:
+        return list(composed.parts(graph, node))
+    except QirError as error:
+        for part in reversed(added):
+            graph.erase(part)
+        return Miss(error.message)
+    finally:
+        graph.added = None
