@@ -232,8 +232,8 @@ class _Insertion:
         node = value.node
         loc = None if node is None else node.loc
         module = None if node is None else node.module
-        text = f"%{value.hint}: {value.type}"
-        note = Note(text, "" if node is None else node.op, module, loc, reason, tensor=value.hint)
+        name = self.decisions.names.get(value, value.hint)
+        note = Note(f"%{name}: {value.type}", "" if node is None else node.op, module, loc, reason, tensor=name)
         (self.outcome.done if done else self.outcome.missed).append(note)
 
     def report_rules(self) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -156,18 +157,30 @@ class _Last(Watcher):
 
 
 def explain(arguments: Namespace) -> None:
-    """Say what a pass does to every node that it looks at, and why it leaves some."""
+    """Say what a pass does to every node that it looks at, and why it leaves some; of `--tensor`, to those tensors."""
     graph = read_graph(arguments.file)
     pipeline = Pipeline.parse(arguments.passes, given=graph)
     if not pipeline.passes:
         raise QirError("there is no pass to explain", help="`qir passes` lists them")
     last = _Last()
     pipeline.run(graph, [last])
-    done, missed = last.outcome.done, last.outcome.missed
+    done, missed = (_about(notes, arguments.tensor) for notes in (last.outcome.done, last.outcome.missed))
+    if arguments.tensor is not None and not done and not missed:
+        tensors = [note.tensor for note in [*last.outcome.done, *last.outcome.missed] if note.tensor is not None]
+        near = get_close_matches(arguments.tensor, tensors, 1)
+        help = f"did you mean {near[0]!r}?" if near else "`qir show` prints the names of tensors"
+        raise QirError(f"{pipeline.passes[-1].name} says nothing about a tensor {arguments.tensor!r}", help=help)
     print(f"{pipeline.passes[-1]}: {len(done)} done, {len(missed)} left")
     for title, notes in (("done", done), ("left", missed)):
         for note in notes:
             print("\n".join(_note(title, note)))
+
+
+def _about(notes: Sequence[Note], tensor: str | None) -> list[Note]:
+    """The notes about the tensors that the glob `tensor` names; without it, those about nodes and rules."""
+    if tensor is None:
+        return [note for note in notes if note.tensor is None]
+    return [note for note in notes if note.tensor is not None and fnmatchcase(note.tensor, tensor.removeprefix("%"))]
 
 
 def _note(title: str, note: Note) -> Iterator[str]:

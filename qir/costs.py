@@ -24,17 +24,25 @@ class KernelCost:
 class Costs:
     """The cost table of a runtime. `gain` is how much faster integers must be to be worth their rounding.
 
-    `quantize` and `dequantize` are for each element; operators that are not in the table are taken to cost nothing.
+    `quantize` and `dequantize` are for each element. `tensors` has the products of two computed tensors, `groups` the
+    convolutions in groups, where they differ. Operators that are not in the table are taken to cost nothing.
     """
 
     quantize: float
     dequantize: float
     gain: float
     kernels: Mapping[str, KernelCost] = field(default_factory=dict)
+    tensors: Mapping[str, KernelCost] = field(default_factory=dict)
+    groups: Mapping[str, KernelCost] = field(default_factory=dict)
 
     def of(self, node: Node) -> tuple[float, float]:
         """Nanoseconds of the node's kernel in float, and on integers. Sizes that are not known count as 1."""
         cost = self.kernels.get(node.op, KernelCost())
+        weighted = node.definition.trait(Weighted)
+        if weighted is not None and node.operands[weighted.weight].weight is None:
+            cost = self.tensors.get(node.op, cost)
+        if node.attrs.get("group", 1) != 1:
+            cost = self.groups.get(node.op, cost)
         count = elements(node.result)
         products = count * products_for_each(node)
         return (

@@ -13,6 +13,7 @@ from qir.patterns import matches
 from qir.placement import Grid, Placement, Rule, Settings, Settled, settings
 from qir.regions import slower_on_integers
 from qir.rewrite import Note
+from qir.text import value_names
 from qir.traits import Weighted
 
 
@@ -39,6 +40,7 @@ class Decisions:
 
     def __post_init__(self) -> None:
         self.nodes = [node for node in self.graph.nodes() if not is_quantizer(node)]
+        self.names = value_names(self.graph)
         self.matched: set[Rule] = set()
         for node in self.nodes:
             found = settings(self.placement, node, self.matched)
@@ -141,7 +143,7 @@ class Decisions:
 
     def _own_rule(self, value: Value) -> Rule | None:
         """The last rule about this one tensor."""
-        found = [rule for rule in self.placement.rules if rule.matches_tensor(value)]
+        found = [rule for rule in self.placement.rules if rule.matches_tensor(self.names.get(value, value.hint))]
         self.matched.update(found)
         return found[-1] if found else None
 

@@ -44,12 +44,17 @@ class Flow:
         settings = self.settings.get(node)
         return settings is not None and settings.writes is not None and settings.writes.value == "as-read"
 
-    def source(self, value: Value) -> Node | None:
-        """The kernel that the value comes from, past data movement."""
+    def origin(self, value: Value) -> Value:
+        """What the value was before it was moved."""
         node = self.writer(value)
         while node is not None and self.moves(node):
-            node = self.writer(node.operands[0])
-        return node
+            value = node.operands[0]
+            node = self.writer(value)
+        return value
+
+    def source(self, value: Value) -> Node | None:
+        """The kernel that the value comes from, past data movement."""
+        return self.writer(self.origin(value))
 
     def ends(self, node: Node) -> list[Value]:
         """The results of a kernel, as they leave the group that it is in."""

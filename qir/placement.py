@@ -15,7 +15,7 @@ from typing import Literal
 from qir.costs import Costs
 from qir.encodings import Encoding, FloatEncoding
 from qir.facts import computes
-from qir.graph import Node, Value
+from qir.graph import Node
 from qir.traits import Elementwise, KeepsGrid, Weighted
 
 Writes = Literal["always", "if-read", "as-read", "never"]
@@ -123,9 +123,9 @@ class Rule:
         named = self.layer is None or fnmatchcase(node.module or "", self.layer)
         return named and (self.ops is None or node.op in self.ops)
 
-    def matches_tensor(self, value: Value) -> bool:
-        """Whether the rule says something about this one tensor."""
-        return self.tensor is not None and fnmatchcase(value.hint, self.tensor)
+    def matches_tensor(self, name: str) -> bool:
+        """Whether the rule says something about the one tensor of this name."""
+        return self.tensor is not None and fnmatchcase(name, self.tensor)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,45 +1,54 @@
 """Decides by cost which kernels compute with integers.
 
-An operator between integer kernels does so too: nothing is converted around it, and the simulator stays exact. One that
-stands beside a float operator does so only where that is faster, the conversions around it included.
+Operators that no float operator stands beside compute with integers: nothing is converted around them, and what is
+simulated is exact. Where a float operator stands beside, the choice is the one that takes the least time together,
+conversions included. It is a minimum cut: each kernel is on the side of integers or of float and costs what it takes
+there, and a tensor that crosses costs its conversion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+import networkx as nx
 
 from qir.costs import Costs, elements
 from qir.flow import Flow, activation_ports
 from qir.graph import Node, Value
 
+INTEGER, FLOAT = "integer", "float"
+
 
 def slower_on_integers(flow: Flow, costs: Costs) -> dict[Node, str]:
-    """The nodes with settings that do not pay on integers, and why.
-
-    Starts with everything on integers and takes out one operator after the other until each of the rest is faster
-    there, by the factor `costs.gain`, than it would be in float, or has no float operator beside it.
-    """
-    on = {node for node in flow.settings if not flow.moves(node)}
+    """The nodes with settings that do not pay on integers, and why; none of them where not one would pay."""
+    able = [node for node in flow.graph.nodes() if node in flow.settings and not flow.moves(node)]
+    neighbours = {node: list(dict.fromkeys(_neighbours(flow, node))) for node in able}
+    if all(other in neighbours for near in neighbours.values() for other in near):
+        return {}
+    chosen = _cheapest(flow, costs, able)
+    left = nx.Graph()
+    left.add_nodes_from(node for node in able if node not in chosen)
+    left.add_edges_from((a, b) for a in left for b in neighbours[a] if b in left)
     reasons: dict[Node, str] = {}
-    work = [node for node in flow.graph.nodes() if node in on]
-    while work:
-        node = work.pop(0)
-        beside = next((other for other in _neighbours(flow, node) if other not in on), None)
-        if node not in on or beside is None:
-            continue
-        in_float, on_integers = (_time(flow, costs, node, on, integer) for integer in (False, True))
-        if on_integers * costs.gain > in_float:
-            on.remove(node)
-            reasons[node] = (
-                f"beside {beside.op}, which is in float: with the conversions around it, integers take "
-                f"{_shown(on_integers)} and float {_shown(in_float)}"
-            )
-            work += [other for other in _neighbours(flow, node) if other in on]
-    return reasons
+    for region in nx.connected_components(left):
+        around = (other for node in able if node in region for other in neighbours[node])
+        beside = next((other for other in around if other not in neighbours), None)
+        if beside is not None:
+            reasons |= dict.fromkeys(region, _reason(flow, costs, region, chosen, beside))
+    return reasons if len(reasons) < len(able) else {}
+
+
+def _reason(flow: Flow, costs: Costs, region: set[Node], chosen: set[Node], beside: Node) -> str:
+    on_integers, in_float = (_time(flow, costs, region, on) for on in (chosen | region, chosen))
+    together = "" if len(region) == 1 else f"; {len(region)} operators together"
+    return (
+        f"it is beside {beside.op}, which is in float{together}: with the conversions, "
+        f"{_shown(on_integers)} on integers and {_shown(in_float)} in float"
+    )
 
 
 def _shown(nanoseconds: float) -> str:
-    return f"{nanoseconds / 1e3:.3g} µs" if nanoseconds >= 1 else "nothing"
+    return f"{nanoseconds / 1e3:.3g} µs"
 
 
 def _neighbours(flow: Flow, node: Node) -> Iterator[Node]:
@@ -52,36 +61,64 @@ def _neighbours(flow: Flow, node: Node) -> Iterator[Node]:
         yield from (flow.kernel(use.node) for use in flow.readers(result))
 
 
-def _time(flow: Flow, costs: Costs, node: Node, on: set[Node], integer: bool) -> float:
-    """Nanoseconds of the node and of the conversions around it, on integers or in float."""
-    total = costs.of(node)[integer]
-    read = dict.fromkeys(node.operands[port] for port in activation_ports(node))
-    for value in read:
-        if value.weight is None:
-            total += _reading(flow, costs, node, value, on, integer)
-    for result in flow.ends(node):
-        readers = {flow.kernel(use.node) for use in flow.readers(result)}
+def _crossing(flow: Flow, nodes: Iterable[Node]) -> dict[Value, tuple[Node | None, list[Node]]]:
+    """The tensors that the nodes write or read, as kernels write them: who does, and who reads them."""
+    values: dict[Value, None] = {}
+    for node in nodes:
+        read = (flow.origin(node.operands[port]) for port in activation_ports(node))
+        values |= dict.fromkeys([*(value for value in read if value.weight is None), *flow.ends(node)])
+    return {
+        value: (flow.writer(value), list(dict.fromkeys(flow.kernel(use.node) for use in flow.readers(value))))
+        for value in values
+    }
+
+
+def _time(flow: Flow, costs: Costs, nodes: Iterable[Node], on: set[Node]) -> float:
+    """Nanoseconds of the nodes and of the conversions around them, when those in `on` compute with integers."""
+    total = sum(costs.of(node)[node in on] for node in nodes)
+    for value, (writer, readers) in _crossing(flow, nodes).items():
         by_integer = any(reader in on for reader in readers)
-        by_float = flow.leaves(result) or any(reader not in on for reader in readers)
-        if not integer and by_integer:
-            total += costs.quantize * elements(result)
-        elif integer and by_float and (by_integer or not _writes_float(flow, node)):
-            total += costs.dequantize * elements(result)
+        by_float = flow.leaves(value) or any(reader not in on for reader in readers)
+        if writer not in on and by_integer:
+            total += costs.quantize * elements(value)
+        elif writer in on and by_float and not _writes_float(flow, writer):
+            total += costs.dequantize * elements(value)
     return total
 
 
-def _reading(flow: Flow, costs: Costs, node: Node, value: Value, on: set[Node], integer: bool) -> float:
-    """The conversion of an operand, if there is one that no other reader needs anyway."""
-    source = flow.source(value)
-    if integer:
-        shared = any(flow.kernel(use.node) in on and use.node is not node for use in flow.readers(value))
-        return 0.0 if source in on or shared else costs.quantize * elements(value)
-    if source is None or source not in on or _writes_float(flow, source):
-        return 0.0
-    return costs.dequantize * elements(value)
+def _cheapest(flow: Flow, costs: Costs, able: list[Node]) -> set[Node]:
+    """Those of the nodes that compute with integers in the cheapest choice for all of them together."""
+    cut = nx.DiGraph()
+    known = set(able)
+    for node in able:
+        in_float, on_integers = costs.of(node)
+        _arc(cut, INTEGER, node, in_float)
+        _arc(cut, node, FLOAT, on_integers * costs.gain)
+    for value, (writer, readers) in _crossing(flow, able).items():
+        source = writer if writer in known else FLOAT
+        size = elements(value)
+        _arc(cut, ("quantized", value), source, costs.quantize * size)
+        for reader in readers:
+            if reader in known:
+                cut.add_edge(reader, ("quantized", value))
+        if writer is None or writer not in known or _writes_float(flow, writer):
+            continue
+        _arc(cut, writer, ("float", value), costs.dequantize * size)
+        if flow.leaves(value) or any(reader not in known for reader in readers):
+            cut.add_edge(("float", value), FLOAT)
+        else:
+            cut.add_edges_from((("float", value), reader) for reader in readers)
+    _, (integer, _) = nx.minimum_cut(cut, INTEGER, FLOAT, flow_func=nx.algorithms.flow.boykov_kolmogorov)
+    return {node for node in able if node in integer}
 
 
-def _writes_float(flow: Flow, node: Node) -> bool:
+def _arc(cut: nx.DiGraph, start: object, end: object, nanoseconds: float) -> None:
+    """An arc that costs so much to cut, in whole picoseconds, as flows of float numbers do not settle."""
+    before = cut.edges[start, end]["capacity"] if cut.has_edge(start, end) else 0
+    cut.add_edge(start, end, capacity=before + round(nanoseconds * 1e3))
+
+
+def _writes_float(flow: Flow, node: Node | None) -> bool:
     """Whether the integer kernel can write its result in float."""
-    writes = flow.settings[node].writes
+    writes = flow.settings[node].writes if node in flow.settings else None
     return writes is not None and writes.value == "if-read"

@@ -223,11 +223,13 @@ def _grid(data: dict[str, Any]) -> Grid:
 
 
 def _costs(profile: str, data: dict[str, Any]) -> Costs:
-    kernels = data["kernels"]
-    _operators(profile, "costs.kernels", list(kernels))
+    """The cost table of a profile."""
+    tables = {key: data.get(key, {}) for key in ("kernels", "tensors", "groups")}
+    for key, table in tables.items():
+        _operators(profile, f"costs.{key}", list(table))
     return Costs(
         float(data["quantize"]),
         float(data["dequantize"]),
         float(data["gain"]),
-        {op: KernelCost(**{key: float(value) for key, value in cost.items()}) for op, cost in kernels.items()},
+        **{key: {op: KernelCost(**cost) for op, cost in table.items()} for key, table in tables.items()},
     )
