@@ -11,6 +11,7 @@ from typing import TypeAlias
 from qir import cli_commands as commands
 from qir import cli_ship as ship
 from qir.cli_encodings import encodings
+from qir.cli_targets import targets
 from qir.encodings_file import VERSIONS
 from qir.errors import QirError
 from qir.placements import DEFAULT_TARGET
@@ -58,6 +59,7 @@ def parser() -> ArgumentParser:
     _add_verify(found)
     _add_lint(found)
     _add_certify(found)
+    _add_targets(found)
     _add_encodings(found)
     return top
 
@@ -107,10 +109,13 @@ def _add_passes(found: Commands) -> None:
 
 def _add_explain(found: Commands) -> None:
     help = "say what a pass does to a graph, node by node, and why it leaves nodes alone"
-    examples = "fold-batch-norm net.onnx\nunroll-modules,fold-batch-norm net.qir"
+    examples = (
+        "fold-batch-norm net.onnx\nunroll-modules,fold-batch-norm net.qir\ninsert-quantizers net.qir --tensor 'relu*'"
+    )
     made = _command(found, "explain", commands.explain, help, examples)
     made.add_argument("passes", metavar="PASS", help="a pass, after those that must run before it: a,b,PASS")
     made.add_argument("file", metavar="FILE", help=FILE)
+    made.add_argument("--tensor", metavar="NAME", help="say it of the tensors with this name, which may have * and ?")
 
 
 def _add_show(found: Commands) -> None:
@@ -144,6 +149,13 @@ def _add_certify(found: Commands) -> None:
     made.add_argument("--samples", type=int, default=4, metavar="N", help="how many samples to run (default: 4)")
     made.add_argument("--report", metavar="HTML", help="write a page with the histograms of all differences")
     made.add_argument("--json", metavar="JSON", help="write everything as JSON")
+
+
+def _add_targets(found: Commands) -> None:
+    help = "list the target profiles, show one, or say what two do differently"
+    made = _command(found, "targets", targets, help, "\nshow ort-x86-vnni\ndiff ort-x86-vnni mine.toml")
+    made.add_argument("what", nargs="?", choices=("list", "show", "diff"), default="list")
+    made.add_argument("names", nargs="*", metavar="NAME", help="a profile's name, or its .toml file")
 
 
 def _add_encodings(found: Commands) -> None:
