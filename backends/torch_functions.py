@@ -37,7 +37,9 @@ FUNCTIONS: dict[str, Any] = {
     "qir.ArgSort": torch.argsort, "qir.KthValue": torch.kthvalue, "qir.Median": torch.median,
     "qir.Quantile": torch.quantile, "qir.CumulativeMax": torch.cummax, "qir.CumulativeMin": torch.cummin,
     "qir.CumulativeProduct": torch.cumprod, "qir.CumulativeLogSumExp": torch.logcumsumexp,
-    "qir.SearchSorted": torch.searchsorted,
+    "qir.SearchSorted": torch.searchsorted, "qir.NonZeroPlaces": torch.nonzero,
+    "qir.MaskedSelect": torch.masked_select, "qir.RepeatEach": torch.repeat_interleave, "qir.Histogram": torch.histc,
+    "qir.RealAngle": torch.angle,
     "BitwiseNot": torch.bitwise_not, "BitwiseAnd": torch.bitwise_and, "BitwiseOr": torch.bitwise_or,
     "BitwiseXor": torch.bitwise_xor,
 }  # fmt: skip
@@ -71,6 +73,18 @@ def repeated(node: Node) -> Emission:
     """Tensor.expand or Tensor.repeat."""
     (sizes,) = _attributes(node).values()
     return call(FUNCTIONS[node.op], node.operands[0], *sizes)
+
+
+@emits("qir.Unique")
+def unique(node: Node) -> Emission:
+    """torch.unique with all of its results."""
+    return call(torch.unique, node.operands[0], return_inverse=True, return_counts=True, dim=node.attr("dim"))
+
+
+@emits("qir.CountNumbers")
+def count_numbers(node: Node) -> Emission:
+    """torch.bincount."""
+    return call(torch.bincount, *node.operands, minlength=node.attr("minlength"))
 
 
 @emits("TopK")

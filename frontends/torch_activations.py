@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qir.frontends.torch_lowerings import Builder, Unlowered, known, lowers
+from qir.frontends.torch_lowerings import DTYPES, Builder, Unlowered, known, lowers
 from qir.graph import Value
+from qir.types import DTYPES as ONNX_DTYPES
 
 
 @lowers(torch.relu, F.relu, nn.ReLU, "Tensor.relu")
@@ -110,15 +111,21 @@ def prelu(build: Builder, input: Value, weight: Any) -> Value:
     return build("PRelu", input, slope)
 
 
+def in_dtype(build: Builder, input: Value, dtype: Any) -> Value:
+    """The tensor cast to a dtype, if one is given."""
+    known(dtype is None or dtype in DTYPES, "a dtype that is computed")
+    return input if dtype is None else build("Cast", input, to=ONNX_DTYPES[DTYPES[dtype]])
+
+
 @lowers(F.softmax, nn.Softmax, torch.softmax, "Tensor.softmax")
 def softmax(build: Builder, input: Value, dim: int | None = None, dtype: Any = None, _stacklevel: int = 3) -> Value:
     """Softmax along a stated axis."""
-    known(dim is not None and dtype is None, "softmax without dim, or with dtype")
-    return build("Softmax", input, axis=dim)
+    known(isinstance(dim, int), "softmax without dim")
+    return build("Softmax", in_dtype(build, input, dtype), axis=dim)
 
 
 @lowers(F.log_softmax, nn.LogSoftmax, torch.log_softmax, "Tensor.log_softmax")
 def log_softmax(build: Builder, input: Value, dim: int | None = None, dtype: Any = None, _stacklevel: int = 3) -> Value:
     """LogSoftmax along a stated axis."""
-    known(dim is not None and dtype is None, "log_softmax without dim, or with dtype")
-    return build("LogSoftmax", input, axis=dim)
+    known(isinstance(dim, int), "log_softmax without dim")
+    return build("LogSoftmax", in_dtype(build, input, dtype), axis=dim)

@@ -112,10 +112,11 @@ lowers("Tensor.ne_", "Tensor.not_equal_")(lowers.table["Tensor.eq_"])
 
 def _bits(logical: str, whole: str, *spellings: Any) -> Lowering:
     def lowering(build: Builder, input: Any, other: Any) -> Value:
-        dtypes = {value.type.dtype for value in (input, other) if isinstance(value, Value)}
-        known(isinstance(input, Value) and isinstance(other, Value), "bits of a number")
+        values = [value for value in (input, other) if isinstance(value, Value)]
+        dtypes = {value.type.dtype for value in values}
         known(len(dtypes) == 1 and None not in dtypes, "bits of different or unknown dtypes")
-        known(not any(isinstance(value.type, ScalarType) for value in (input, other)), "bits of Python numbers")
+        known(not any(isinstance(value.type, ScalarType) for value in values), "bits of Python numbers")
+        known(len(values) == 2 or "bool" not in dtypes, "bits of a boolean and a number")
         return build(logical if dtypes == {"bool"} else whole, input, other)
 
     lowering.__name__ = whole.lower()
@@ -223,7 +224,9 @@ def addcdiv(build: Builder, input: Value, tensor1: Value, tensor2: Value, *, val
 def masked_fill(build: Builder, input: Value, mask: Value, value: Any) -> Value:
     """Where, with a number as value."""
     known(is_number(value) and not isinstance(value, bool), "a computed value")
-    floating(input)
+    if isinstance(value, float):
+        floating(input)
+    known(input.type.dtype not in ("bool", "c64", "c128"), "a number among booleans or complex numbers")
     return build("Where", mask, value, input)
 
 

@@ -273,7 +273,7 @@ def pixel_unshuffle(build: Builder, input: Value, downscale_factor: int) -> Valu
     return build("qir.PixelUnshuffle", input, downscale_factor=downscale_factor)
 
 
-@lowers(F.channel_shuffle, nn.ChannelShuffle)
+@lowers(F.channel_shuffle, nn.ChannelShuffle, torch.native_channel_shuffle, F.native_channel_shuffle)
 def channel_shuffle(build: Builder, input: Value, groups: int) -> Value:
     """qir.ChannelShuffle."""
     return build("qir.ChannelShuffle", input, groups=groups)

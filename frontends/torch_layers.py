@@ -69,56 +69,6 @@ def linear(build: Builder, input: Value, weight: Any, bias: Any = None) -> Value
     return build("qir.Linear", input, weight, bias)
 
 
-@lowers(F.embedding, nn.Embedding)
-def embedding(build: Builder, input: Value, weight: Any, padding_idx: int | None = None, max_norm: float | None = None,
-              norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Value:  # fmt: skip
-    """Gather of rows."""
-    known(
-        padding_idx is None and max_norm is None and not scale_grad_by_freq and not sparse,
-        "an embedding with padding_idx, max_norm, scale_grad_by_freq or sparse trains differently from a Gather",
-    )
-    return build("Gather", weight, input)
-
-
-@lowers(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, F.batch_norm)
-def batch_norm(build: Builder, input: Value, running_mean: Any, running_var: Any, weight: Any = None,
-               bias: Any = None, training: Any = False, momentum: float | None = 0.1,
-               eps: float = 1e-5) -> Value:  # fmt: skip
-    """BatchNormalization that follows train() and eval()."""
-    known(training is TRAINING, "a batch norm whose training flag does not follow the module's")
-    known(running_mean is not None and weight is not None, "a batch norm without statistics or without scale")
-    known(momentum is not None, "a batch norm with a cumulative average")
-    return build(
-        "BatchNormalization",
-        input,
-        weight,
-        bias,
-        running_mean,
-        running_var,
-        epsilon=eps,
-        momentum=1.0 - (momentum or 0),
-    )
-
-
-@lowers(F.layer_norm, nn.LayerNorm, torch.layer_norm)
-def layer_norm(build: Builder, input: Value, normalized_shape: Any, weight: Any = None, bias: Any = None,
-               eps: float = 1e-5, cudnn_enable: bool = True) -> Value:  # fmt: skip
-    """LayerNormalization over the last axes."""
-    known(weight is not None, "a layer norm without scale")
-    scale = build.value(weight)
-    known(scale is not None and scale.type.static is not None, "a layer norm whose scale has an unknown shape")
-    shape = numbers(normalized_shape, 1) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    return build("LayerNormalization", input, scale, bias, axis=-len(shape), epsilon=eps)
-
-
-@lowers(F.group_norm, nn.GroupNorm, torch.group_norm)
-def group_norm(build: Builder, input: Value, num_groups: int, weight: Any = None, bias: Any = None,
-               eps: float = 1e-5, cudnn_enabled: bool = True) -> Value:  # fmt: skip
-    """GroupNormalization."""
-    known(weight is not None and bias is not None, "a group norm without scale and offset")
-    return build("GroupNormalization", input, weight, bias, num_groups=num_groups, epsilon=eps)
-
-
 @lowers(F.dropout, nn.Dropout, torch.dropout)
 def dropout(build: Builder, input: Value, p: float = 0.5, training: Any = True, inplace: bool = False) -> Value:
     """Dropout that follows train() and eval(); nothing when it is always off."""

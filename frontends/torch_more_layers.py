@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from qir.attributes import TRAINING
+from qir.frontends import torch_layers  # noqa: F401  (its convolutions are read below)
+from qir.frontends.torch_activations import in_dtype
 from qir.frontends.torch_functions import floating, is_number
 from qir.frontends.torch_indexing import whole
 from qir.frontends.torch_lowerings import Builder, Lowering, known, lowers, numbers, unless
@@ -54,6 +56,18 @@ for _rank, (_function, _kind) in enumerate(
 ):  # fmt: skip
     _conv_transpose(_rank, _function)
     _conv_transpose_layer(_rank, _kind)
+
+
+@lowers(torch.convolution)
+def convolution(build: Builder, input: Value, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
+                transposed: bool, output_padding: Any, groups: int) -> Value:  # fmt: skip
+    """Conv or ConvTranspose, of as many axes as the strides have."""
+    rank = len(stride)
+    if transposed:
+        function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
+        return lowers.table[function](build, input, weight, bias, stride, padding, output_padding, groups, dilation)  # type: ignore[no-any-return]
+    plain = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
+    return lowers.table[plain](build, input, weight, bias, stride, padding, dilation, groups)  # type: ignore[no-any-return]
 
 
 # -- activations -----------------------------------------------------------------------------------------------------
@@ -105,8 +119,8 @@ def glu(build: Builder, input: Value, dim: int = -1) -> Value:
 @lowers(F.softmin, nn.Softmin)
 def softmin(build: Builder, input: Value, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Value:
     """Softmax of the negative."""
-    known(dim is not None and dtype is None, "softmin without dim, or with dtype")
-    return build("Softmax", build("Neg", input), axis=dim)
+    known(isinstance(dim, int), "softmin without dim")
+    return build("Softmax", in_dtype(build, build("Neg", input), dtype), axis=dim)
 
 
 @lowers(nn.Softmax2d)

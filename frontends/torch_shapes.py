@@ -91,7 +91,7 @@ def sum_to_size(build: Builder, input: Value, *size: Any) -> Value:
     return build("qir.SumToSize", input, size=whole(*size))
 
 
-def _listed(tensors: Sequence[Any]) -> list[Value]:
+def listed(tensors: Sequence[Any]) -> list[Value]:
     """The tensors of a call that lists them, or takes them as one sequence."""
     found = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else list(tensors)
     known(all(isinstance(tensor, Value) for tensor in found), "a list of tensors that is computed")
@@ -101,7 +101,7 @@ def _listed(tensors: Sequence[Any]) -> list[Value]:
 @lowers(torch.broadcast_tensors)
 def broadcast_tensors(build: Builder, *tensors: Any) -> tuple[Value, ...]:
     """qir.BroadcastTensors."""
-    found = _listed(tensors)
+    found = listed(tensors)
     if len(found) == 1:
         return (found[0],)
     return tuple(build.several("qir.BroadcastTensors", len(found), *found))
@@ -110,7 +110,7 @@ def broadcast_tensors(build: Builder, *tensors: Any) -> tuple[Value, ...]:
 @lowers(torch.meshgrid)
 def meshgrid(build: Builder, *tensors: Any, indexing: Any = None) -> tuple[Value, ...]:
     """qir.MeshGrid."""
-    found = _listed(tensors)
+    found = listed(tensors)
     if len(found) == 1:
         return (build("Reshape", found[0], build.indices([-1])),)
     return tuple(build.several("qir.MeshGrid", len(found), *found, indexing=indexing))
@@ -119,13 +119,13 @@ def meshgrid(build: Builder, *tensors: Any, indexing: Any = None) -> tuple[Value
 @lowers(torch.cartesian_prod)
 def cartesian_prod(build: Builder, *tensors: Any) -> Value:
     """qir.CartesianProduct."""
-    return build("qir.CartesianProduct", *_listed(tensors))
+    return build("qir.CartesianProduct", *listed(tensors))
 
 
 @lowers(torch.block_diag)
 def block_diag(build: Builder, *tensors: Any) -> Value:
     """qir.BlockDiagonal."""
-    return build("qir.BlockDiagonal", *_listed(tensors))
+    return build("qir.BlockDiagonal", *listed(tensors))
 
 
 def _at_least(name: str, front: Sequence[Sequence[int]]) -> None:
@@ -139,7 +139,7 @@ def _at_least(name: str, front: Sequence[Sequence[int]]) -> None:
 
     def lowering(build: Builder, *tensors: Any) -> Any:
         several = len(tensors) != 1 or isinstance(tensors[0], list | tuple)
-        made = [one(build, tensor) for tensor in _listed(tensors)]
+        made = [one(build, tensor) for tensor in listed(tensors)]
         return tuple(made) if several else made[0]
 
     lowering.__name__ = name

@@ -51,7 +51,7 @@ LINEAR = declare(
 )  # fmt: skip
 
 
-def _windows(size: int, parts: int) -> list[range]:
+def windows(size: int, parts: int) -> list[range]:
     """The elements that adaptive pooling puts into each part (torch.nn.AdaptiveAvgPool2d)."""
     return [range(i * size // parts, -(-(i + 1) * size // parts)) for i in range(parts)]
 
@@ -73,9 +73,9 @@ def expand_adaptive_average_pool(graph: Graph, node: Node) -> Sequence[Value]:
     kernel = []
     for axis, (size, parts) in enumerate(zip(sizes, output, strict=True), 2):
         parts = size if parts is None else parts
-        windows = _windows(size, parts)
-        count = lcm(*(len(window) for window in windows))
-        picked = [element for window in windows for element in window for _ in range(count // len(window))]
+        found = windows(size, parts)
+        count = lcm(*(len(window) for window in found))
+        picked = [element for window in found for element in window for _ in range(count // len(window))]
         if picked != list(range(size)):
             index = graph.constant(np.array(picked, np.int64), hint="index")
             value = graph.add("Gather", [value, index], {"axis": axis}, like=node).result

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def _sign_bit(on: Writer, x: Value) -> Value:
     negative: Value = on.Less(x, 0)
-    return on.Or(negative, on.Less(on.Reciprocal(x), 0)) if floats(x) else negative  # type: ignore[no-any-return]
+    return on.Or(negative, on.Less(on.Reciprocal(x), 0)) if floats(x) else negative
 
 
 def _copy_sign(on: Writer, a: Value, b: Value) -> Value:
     size = on.Abs(a)
-    return on.Where(_sign_bit(on, on.tensor(b, a.type.dtype)), on.Neg(size), size)  # type: ignore[no-any-return]
+    return on.Where(_sign_bit(on, on.tensor(b, a.type.dtype)), on.Neg(size), size)
 
 
 def _of_numbers(op: str) -> Any:
@@ -39,20 +39,20 @@ def _of_numbers(op: str) -> Any:
 
 def _heaviside(on: Writer, x: Value, values: Value) -> Value:
     step = on.cast(on.Greater(x, 0), x.type.dtype or "f32")
-    return on.Where(on.Equal(x, 0), values, step)  # type: ignore[no-any-return]
+    return on.Where(on.Equal(x, 0), values, step)
 
 
 def _nan_to_num(on: Writer, x: Value, nan: float | None, posinf: float | None, neginf: float | None) -> Value:
     limits = ml_dtypes.finfo(NUMPY[x.type.dtype or "f32"])
     x = on.Where(on.IsInf(x, detect_negative=0), float(limits.max) if posinf is None else float(posinf), x)
     x = on.Where(on.IsInf(x, detect_positive=0), float(limits.min) if neginf is None else float(neginf), x)
-    return on.Where(on.IsNaN(x), float(nan or 0), x)  # type: ignore[no-any-return]
+    return on.Where(on.IsNaN(x), float(nan or 0), x)
 
 
 def _log_add_exp2(on: Writer, a: Value, b: Value) -> Value:
     two = np.log(2.0).item()
     least = on.Exp(on.Mul(on.Neg(on.Abs(on.Sub(a, b))), two))
-    return on.Add(on.Max(a, b), on.Div(on.Log(on.Add(least, 1.0)), two))  # type: ignore[no-any-return]
+    return on.Add(on.Max(a, b), on.Div(on.Log(on.Add(least, 1.0)), two))
 
 
 def _is_close(on: Writer, a: Value, b: Value, rtol: float, atol: float, equal_nan: bool) -> Value:
@@ -61,7 +61,7 @@ def _is_close(on: Writer, a: Value, b: Value, rtol: float, atol: float, equal_na
     apart = on.Abs(on.Sub(a, b))
     near = on.And(on.LessOrEqual(apart, on.Add(on.Mul(on.Abs(b), rtol), atol)), on.Not(on.IsInf(apart)))
     near = on.Or(on.Equal(a, b), near)
-    return on.Or(near, on.And(on.IsNaN(a), on.IsNaN(b))) if equal_nan else near  # type: ignore[no-any-return]
+    return on.Or(near, on.And(on.IsNaN(a), on.IsNaN(b))) if equal_nan else near
 
 
 def _power_of_two(on: Writer, a: Value, b: Value) -> Value:
@@ -70,19 +70,19 @@ def _power_of_two(on: Writer, a: Value, b: Value) -> Value:
 
 
 def _shift_left(on: Writer, a: Value, b: Value) -> Value:
-    return on.Mul(a, _power_of_two(on, a, b))  # type: ignore[no-any-return]
+    return on.Mul(a, _power_of_two(on, a, b))
 
 
 def _shift_right(on: Writer, a: Value, b: Value) -> Value:
     divisor = _power_of_two(on, a, b)
-    return on.Div(on.Sub(a, on.Mod(a, divisor)), divisor)  # type: ignore[no-any-return]
+    return on.Div(on.Sub(a, on.Mod(a, divisor)), divisor)
 
 
 def _rounded_div(on: Writer, a: Value, b: Value, rounding_mode: str) -> Value:
     if rounding_mode == "floor":
         return floor_div(on, a, b)
     quotient = on.Div(a, b)
-    return on.Mul(on.Sign(quotient), on.Floor(on.Abs(quotient))) if floats(quotient) else quotient  # type: ignore[no-any-return]
+    return on.Mul(on.Sign(quotient), on.Floor(on.Abs(quotient))) if floats(quotient) else quotient
 
 
 unary("NanToNum", _nan_to_num, "x, with numbers in the places of NaN and the infinities: 0 and the dtype's limits.",

@@ -30,12 +30,12 @@ def _fitted(on: Writer, index: Value, src: Value) -> Value:
     if index.type.shape == src.type.shape:
         return src
     axes = list(range(on.rank(index)))
-    return on.Slice(src, [0] * len(axes), on.Shape(index), axes)  # type: ignore[no-any-return]
+    return on.Slice(src, [0] * len(axes), on.Shape(index), axes)
 
 
 def _scatter(on: Writer, x: Value, index: Value, src: Value, dim: int, reduce: str | None) -> Value:
     src = _fitted(on, index, src)
-    return on.ScatterElements(x, index, src, axis=dim, reduction=_REDUCTIONS[reduce])  # type: ignore[no-any-return]
+    return on.ScatterElements(x, index, src, axis=dim, reduction=_REDUCTIONS[reduce])
 
 
 def _scatter_add(on: Writer, x: Value, index: Value, src: Value, dim: int) -> Value:
@@ -44,7 +44,7 @@ def _scatter_add(on: Writer, x: Value, index: Value, src: Value, dim: int) -> Va
 
 def _scatter_value(on: Writer, x: Value, index: Value, dim: int, value: Any, reduce: str | None) -> Value:
     src = on.Expand(_number(on, x, value), on.Shape(index))
-    return on.ScatterElements(x, index, src, axis=dim, reduction=_REDUCTIONS[reduce])  # type: ignore[no-any-return]
+    return on.ScatterElements(x, index, src, axis=dim, reduction=_REDUCTIONS[reduce])
 
 
 _NEUTRAL = {"sum": lambda x: 0, "mean": lambda x: 0, "prod": lambda x: 1, "amax": lowest, "amin": highest}
@@ -54,7 +54,7 @@ def _scatter_reduce(on: Writer, x: Value, index: Value, src: Value, dim: int, re
     src = _fitted(on, index, src)
 
     def scattered(data: Value, what: Value, reduction: str) -> Value:
-        return on.ScatterElements(data, index, what, axis=dim, reduction=reduction)  # type: ignore[no-any-return]
+        return on.ScatterElements(data, index, what, axis=dim, reduction=reduction)
 
     if not include_self:
         neutral = on.Expand(_number(on, x, _NEUTRAL[reduce](x)), on.Shape(index))
@@ -64,7 +64,7 @@ def _scatter_reduce(on: Writer, x: Value, index: Value, src: Value, dim: int, re
     one = on.Expand(_number(on, x, 1), on.Shape(index))
     count = on.Expand(_number(on, x, int(include_self)), on.Shape(x))
     count = on.Max(scattered(count, one, "add"), _number(on, x, 1))
-    return on.Div(scattered(x, src, "add"), count)  # type: ignore[no-any-return]
+    return on.Div(scattered(x, src, "add"), count)
 
 
 def _along(on: Writer, index: Value, like: Value, dim: int) -> Value:
@@ -73,16 +73,16 @@ def _along(on: Writer, index: Value, like: Value, dim: int) -> Value:
     others = [axis for axis in range(rank) if axis != dim % rank]
     index = on.Reshape(index, [-1]) if on.rank(index) == 0 else index
     shaped = on.Unsqueeze(index, others) if others else index
-    return on.Expand(shaped, on.Shape(like))  # type: ignore[no-any-return]
+    return on.Expand(shaped, on.Shape(like))
 
 
 def _index_copy(on: Writer, x: Value, index: Value, source: Value, dim: int) -> Value:
-    return on.ScatterElements(x, _along(on, index, source, dim), source, axis=dim)  # type: ignore[no-any-return]
+    return on.ScatterElements(x, _along(on, index, source, dim), source, axis=dim)
 
 
 def _index_add(on: Writer, x: Value, index: Value, source: Value, dim: int, alpha: float) -> Value:
     source = source if alpha == 1 else on.Mul(source, _number(on, source, alpha))
-    return on.ScatterElements(x, _along(on, index, source, dim), source, axis=dim, reduction="add")  # type: ignore[no-any-return]
+    return on.ScatterElements(x, _along(on, index, source, dim), source, axis=dim, reduction="add")
 
 
 def _index_reduce(on: Writer, x: Value, index: Value, source: Value, dim: int, reduce: str,
@@ -99,7 +99,7 @@ def _index_put(on: Writer, x: Value, values: Value, *indices: Value, accumulate:
     if len(indices) == 1 and indices[0].type.dtype == "bool":
         rest = list(range(on.rank(indices[0]), on.rank(x)))
         mask = on.Unsqueeze(indices[0], rest) if rest else indices[0]
-        return on.Where(mask, on.Add(x, values) if accumulate else values, x)  # type: ignore[no-any-return]
+        return on.Where(mask, on.Add(x, values) if accumulate else values, x)
     total = indices[0]
     for index in indices[1:]:
         total = on.Add(on.Mul(total, 0), on.Mul(index, 0))
@@ -109,21 +109,21 @@ def _index_put(on: Writer, x: Value, values: Value, *indices: Value, accumulate:
     if len(indices) < on.rank(x):
         shape = on.Concat(shape, on.Shape(x, start=len(indices)), axis=0)
     updates = on.Expand(values, shape)
-    return on.ScatterND(x, place, updates, reduction="add" if accumulate else "none")  # type: ignore[no-any-return]
+    return on.ScatterND(x, place, updates, reduction="add" if accumulate else "none")
 
 
 def _put(on: Writer, x: Value, index: Value, source: Value, accumulate: bool) -> Value:
     flat = on.Reshape(x, [-1])
     reduction = "add" if accumulate else "none"
     put = on.ScatterElements(flat, on.Reshape(index, [-1]), on.Reshape(source, [-1]), axis=0, reduction=reduction)
-    return on.Reshape(put, on.Shape(x))  # type: ignore[no-any-return]
+    return on.Reshape(put, on.Shape(x))
 
 
 def _masked_scatter(on: Writer, x: Value, mask: Value, source: Value) -> Value:
     mask = on.Expand(mask, on.Shape(x))
     count = on.CumSum(on.cast(on.Reshape(mask, [-1]), "i64"), [0])
     place = on.Reshape(on.Max(on.Sub(count, 1), 0), on.Shape(x))
-    return on.Where(mask, on.Gather(on.Reshape(source, [-1]), place), x)  # type: ignore[no-any-return]
+    return on.Where(mask, on.Gather(on.Reshape(source, [-1]), place), x)
 
 
 def _replaced(on: Writer, x: Value, src: Value, dim: int, places: Sequence[int]) -> Value:
@@ -131,7 +131,7 @@ def _replaced(on: Writer, x: Value, src: Value, dim: int, places: Sequence[int])
     size = on.size(x, dim)
     chosen = np.arange(size)
     chosen[list(places)] = size + np.arange(len(places))
-    return on.Gather(on.Concat(x, src, axis=dim), on.graph.constant(chosen), axis=dim)  # type: ignore[no-any-return]
+    return on.Gather(on.Concat(x, src, axis=dim), on.graph.constant(chosen), axis=dim)
 
 
 def _select_scatter(on: Writer, x: Value, src: Value, dim: int, index: int) -> Value:
@@ -181,4 +181,4 @@ for _name, _operands, _write, _doc, _attributes in (
     ("DiagonalScatter", "x src", _diagonal_scatter, "x with src on a diagonal of two axes.",
      {"offset": 0, "dim1": 0, "dim2": 1}),
 ):  # fmt: skip
-    function(_name, _operands, _write, (), same_type, _doc, **_attributes)  # type: ignore[arg-type]
+    function(_name, _operands, _write, (), same_type, _doc, **_attributes)

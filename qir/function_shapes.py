@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def _filled(on: Writer, x: Value, dtype: str | None, value: Any, shape: Value) -> Value:
     number = on.graph.constant(np.array(value, NUMPY[dtype or x.type.dtype or "f32"]))
-    return on.Expand(number, shape)  # type: ignore[no-any-return]
+    return on.Expand(number, shape)
 
 
 def _full_like(on: Writer, x: Value, value: Any, dtype: str | None) -> Value:
@@ -32,13 +32,13 @@ def _new_full(on: Writer, x: Value, *sizes: Value, shape: Sequence[int | None], 
 
 
 def _copy_into(on: Writer, x: Value, source: Value) -> Value:
-    return on.Expand(on.Cast(source, to=DTYPES[x.type.dtype or "f32"]), on.Shape(x))  # type: ignore[no-any-return]
+    return on.Expand(on.Cast(source, to=DTYPES[x.type.dtype or "f32"]), on.Shape(x))
 
 
 def _fill_diagonal(on: Writer, x: Value, fill_value: Any) -> Value:
     rows, columns = (on.count_up(on.length(x, axis)) for axis in (0, 1))
     number = on.graph.constant(np.array(fill_value, NUMPY[x.type.dtype or "f32"]))
-    return on.Where(on.Equal(on.Unsqueeze(rows, [1]), columns), number, x)  # type: ignore[no-any-return]
+    return on.Where(on.Equal(on.Unsqueeze(rows, [1]), columns), number, x)
 
 
 def _broadcast_shape(on: Writer, tensors: Sequence[Value]) -> Value:
@@ -46,7 +46,7 @@ def _broadcast_shape(on: Writer, tensors: Sequence[Value]) -> Value:
     missing = [rank - on.rank(tensor) for tensor in tensors]
     shapes = [on.Concat([1] * count, on.Shape(tensor), axis=0) if count else on.Shape(tensor)
               for count, tensor in zip(missing, tensors, strict=True)]  # fmt: skip
-    return on.Max(*shapes)  # type: ignore[no-any-return]
+    return on.Max(*shapes)
 
 
 def _broadcast_tensors(on: Writer, *tensors: Value) -> Sequence[Value]:
@@ -67,7 +67,7 @@ def _cartesian_product(on: Writer, *tensors: Value) -> Value:
     if len(tensors) == 1:
         return tensors[0]
     columns = [on.Reshape(grid, [-1, 1]) for grid in _mesh_grid(on, *tensors, indexing="ij")]
-    return on.Concat(*columns, axis=1)  # type: ignore[no-any-return]
+    return on.Concat(*columns, axis=1)
 
 
 def _block_diagonal(on: Writer, *tensors: Value) -> Value:
@@ -80,7 +80,7 @@ def _block_diagonal(on: Writer, *tensors: Value) -> Value:
                          ([on.cast(width, "f32") for width in side] for side in widths))  # fmt: skip
         sides = [on.cast(side, "i64") for side in (before, after)]
         rows.append(on.Pad(block, on.Concat(*sides, axis=0), None, [1]))
-    return on.Concat(*rows, axis=0) if len(rows) > 1 else rows[0]  # type: ignore[no-any-return]
+    return on.Concat(*rows, axis=0) if len(rows) > 1 else rows[0]
 
 
 def _diagonal(on: Writer, x: Value, offset: int, dim1: int, dim2: int) -> Value:
@@ -93,7 +93,7 @@ def _diagonal(on: Writer, x: Value, offset: int, dim1: int, dim2: int) -> Value:
         start, count = on.graph.constant([offset]), on.Min(rows, on.Sub(columns, offset))
     else:
         start, count = on.Mul(columns, -offset), on.Min(on.Add(rows, offset), columns)
-    return on.Slice(flat, start, on.Add(start, on.Mul(count, step)), [-1], step)  # type: ignore[no-any-return]
+    return on.Slice(flat, start, on.Add(start, on.Mul(count, step)), [-1], step)
 
 
 def _diagonal_matrix(on: Writer, x: Value, offset: int, dim1: int, dim2: int) -> Value:
@@ -117,27 +117,27 @@ def _windows(on: Writer, x: Value, dimension: int, size: int, step: int) -> Valu
 
 def _take_along(on: Writer, x: Value, indices: Value, dim: int | None) -> Value:
     if dim is None:
-        return on.GatherElements(on.Reshape(x, [-1]), on.Reshape(indices, [-1]), axis=0)  # type: ignore[no-any-return]
+        return on.GatherElements(on.Reshape(x, [-1]), on.Reshape(indices, [-1]), axis=0)
     axis = dim % on.rank(x)
 
     def other(value: Value) -> Value:
         """The shape of `value` with one element along the axis."""
         parts = [on.Shape(value, end=axis)] * bool(axis) + [on.graph.constant([1])]
         parts += [on.Shape(value, start=axis + 1)] * (axis + 1 < on.rank(x))
-        return on.Concat(*parts, axis=0) if len(parts) > 1 else parts[0]  # type: ignore[no-any-return]
+        return on.Concat(*parts, axis=0) if len(parts) > 1 else parts[0]
 
-    return on.GatherElements(on.Expand(x, other(indices)), on.Expand(indices, other(x)), axis=axis)  # type: ignore[no-any-return]
+    return on.GatherElements(on.Expand(x, other(indices)), on.Expand(indices, other(x)), axis=axis)
 
 
 def _one_hot(on: Writer, x: Value, num_classes: int) -> Value:
-    return on.OneHot(x, on.graph.constant(np.array(num_classes)), on.graph.constant(np.array([0, 1])))  # type: ignore[no-any-return]
+    return on.OneHot(x, on.graph.constant(np.array(num_classes)), on.graph.constant(np.array([0, 1])))
 
 
 def _sum_to_size(on: Writer, x: Value, size: Sequence[int]) -> Value:
     extra = on.rank(x) - len(size)
     summed = [*range(extra), *(extra + axis for axis, part in enumerate(size) if part == 1)]
     x = on.ReduceSum(x, summed, keepdims=1) if summed else x
-    return on.Squeeze(x, list(range(extra))) if extra else x  # type: ignore[no-any-return]
+    return on.Squeeze(x, list(range(extra))) if extra else x
 
 
 def _like_other(node: Node) -> Sequence[Type]:

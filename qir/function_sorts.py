@@ -54,13 +54,13 @@ def _quantile(on: Writer, x: Value, q: float, dim: int | None, keepdim: bool) ->
     place = q * (on.size(x, dim) - 1)
     low, high = (on.Slice(ordered, [at], [at + 1], [dim]) for at in (int(place), int(np.ceil(place))))
     value = on.Add(low, on.Mul(on.Sub(high, low), float(place - int(place))))
-    return value if keepdim else on.Squeeze(value, [dim])  # type: ignore[no-any-return]
+    return value if keepdim else on.Squeeze(value, [dim])
 
 
 def _until(on: Writer, x: Value) -> Value:
     """For each place of the last axis, which places come no later: booleans, as many as the square of its size."""
     places = on.count_up(on.length(x, -1))
-    return on.LessOrEqual(on.Unsqueeze(places, [0]), on.Unsqueeze(places, [1]))  # type: ignore[no-any-return]
+    return on.LessOrEqual(on.Unsqueeze(places, [0]), on.Unsqueeze(places, [1]))
 
 
 def _running(on: Writer, x: Value, dim: int, reduce: str, neutral: Any) -> Value:
@@ -107,20 +107,20 @@ def _cumulative_log_sum(on: Writer, x: Value, dim: int) -> Value:
 
 def _count_below(on: Writer, ordered: Value, values: Value, right: bool, out_int32: bool) -> Value:
     below = (on.LessOrEqual if right else on.Less)(on.Unsqueeze(ordered, [-2]), on.Unsqueeze(values, [-1]))
-    return on.ReduceSum(on.cast(below, "i32" if out_int32 else "i64"), [-1], keepdims=0)  # type: ignore[no-any-return]
+    return on.ReduceSum(on.cast(below, "i32" if out_int32 else "i64"), [-1], keepdims=0)
 
 
 def _search(on: Writer, sorted_sequence: Value, x: Value, right: bool, out_int32: bool) -> Value:
     if on.rank(sorted_sequence) == 1 and on.rank(x) == 0:
         found = _count_below(on, sorted_sequence, on.Unsqueeze(x, [0]), right, out_int32)
-        return on.Squeeze(found, [0])  # type: ignore[no-any-return]
+        return on.Squeeze(found, [0])
     return _count_below(on, sorted_sequence, x, right, out_int32)
 
 
 def _is_in(on: Writer, elements: Value, test_elements: Value, assume_unique: bool, invert: bool) -> Value:
     equal = on.Equal(on.Unsqueeze(elements, [-1]), on.Reshape(test_elements, [-1]))
     found = on.ReduceMax(equal, [-1], keepdims=0)
-    return on.Not(found) if invert else found  # type: ignore[no-any-return]
+    return on.Not(found) if invert else found
 
 
 def _two_types(node: Node) -> Sequence[Type]:

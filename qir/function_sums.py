@@ -22,7 +22,8 @@ def _axes(on: Writer, x: Value, dim: Axes) -> list[int]:
     return list(range(on.rank(x))) if dim is None else list(dim)
 
 
-def _variance(on: Writer, x: Value, dim: Axes, correction: float, keepdim: bool) -> Value:
+def variance_of(on: Writer, x: Value, dim: Axes, correction: float, keepdim: bool) -> Value:
+    """The mean square distance from the mean along axes, over `n - correction`."""
     axes = _axes(on, x, dim)
     count = on.ReduceProd(on.Gather(on.Shape(x), [axis % on.rank(x) for axis in axes]), keepdims=0)
     degrees = on.Max(on.Sub(on.cast(count, x.type.dtype or "f32"), float(correction)), 0.0)
@@ -31,7 +32,8 @@ def _variance(on: Writer, x: Value, dim: Axes, correction: float, keepdim: bool)
     return on.Div(total, degrees)
 
 
-def _norm(on: Writer, x: Value, p: float, dim: Axes, keepdim: bool) -> Value:
+def norm_of(on: Writer, x: Value, p: float, dim: Axes, keepdim: bool) -> Value:
+    """The p-norm along axes."""
     axes, keep = _axes(on, x, dim), int(keepdim)
     if p in (1, 2):
         short: Value = getattr(on, f"ReduceL{int(p)}")(x, axes, keepdims=keep)
@@ -45,7 +47,7 @@ def _norm(on: Writer, x: Value, p: float, dim: Axes, keepdim: bool) -> Value:
 
 
 def _normalize(on: Writer, x: Value, p: float, dim: int, eps: float) -> Value:
-    return on.Div(x, on.Max(_norm(on, x, p, [dim], True), eps))
+    return on.Div(x, on.Max(norm_of(on, x, p, [dim], True), eps))
 
 
 def _some(on: Writer, x: Value, dim: Axes, keepdim: bool) -> Value:
@@ -62,7 +64,7 @@ def _cosine(on: Writer, a: Value, b: Value, dim: int, eps: float) -> Value:
 
 
 def _distance(on: Writer, a: Value, b: Value, p: float, eps: float, keepdim: bool) -> Value:
-    return _norm(on, on.Add(on.Sub(a, b), eps), p, [-1], keepdim)
+    return norm_of(on, on.Add(on.Sub(a, b), eps), p, [-1], keepdim)
 
 
 def _gated(on: Writer, x: Value, dim: int) -> Value:
@@ -71,18 +73,19 @@ def _gated(on: Writer, x: Value, dim: int) -> Value:
     return on.Mul(first, on.Sigmoid(second))
 
 
-def _standardized(on: Writer, x: Value, axes: list[int], eps: float) -> Value:
+def standardized(on: Writer, x: Value, axes: list[int], eps: float) -> Value:
+    """`x` with the mean 0 and the variance 1 along axes."""
     centred = on.Sub(x, on.ReduceMean(x, axes, keepdims=1))
     variance = on.ReduceMean(on.Mul(centred, centred), axes, keepdims=1)
     return on.Div(centred, on.Sqrt(on.Add(variance, eps)))
 
 
 def _instance_norm(on: Writer, x: Value, eps: float) -> Value:
-    return _standardized(on, x, list(range(2, on.rank(x))), eps)
+    return standardized(on, x, list(range(2, on.rank(x))), eps)
 
 
 def _layer_norm(on: Writer, x: Value, normalized_shape: Sequence[int], eps: float) -> Value:
-    return _standardized(on, x, list(range(-len(normalized_shape), 0)), eps)
+    return standardized(on, x, list(range(-len(normalized_shape), 0)), eps)
 
 
 def _rms_norm(on: Writer, x: Value, normalized_shape: Sequence[int], eps: float) -> Value:
@@ -98,12 +101,12 @@ def _add_product(on: Writer, x: Value, a: Value, b: Value, beta: float, alpha: f
 
 _PRODUCT = (Weighted(lambda node: (node.operands[2].type.rank or 2) - 1, input=1, weight=2, bias=0),)
 
-function("Variance", "x", _variance, (), types_if_known,
+function("Variance", "x", variance_of, (), types_if_known,
          "The mean square distance from the mean, over `n - correction`.",
          dim=None, correction=1, keepdim=False)  # fmt: skip
-function("StandardDeviation", "x", lambda on, x, **given: on.Sqrt(_variance(on, x, **given)), (), types_if_known,
+function("StandardDeviation", "x", lambda on, x, **given: on.Sqrt(variance_of(on, x, **given)), (), types_if_known,
          "The square root of the variance.", dim=None, correction=1, keepdim=False)  # fmt: skip
-function("Norm", "x", _norm, (), types_if_known, "The sum of |x| ** p, to the power of 1 / p.",
+function("Norm", "x", norm_of, (), types_if_known, "The sum of |x| ** p, to the power of 1 / p.",
          p=2.0, dim=None, keepdim=False)  # fmt: skip
 function("Normalize", "x", _normalize, (), same_type, "x divided by its norm along an axis, at least by eps.",
          p=2.0, dim=1, eps=1e-12)  # fmt: skip

@@ -76,7 +76,7 @@ class Writer:
     def count_up(self, length: Value, start: int = 0) -> Value:
         """The whole numbers from `start` on, as many as `length` says."""
         numbers: Value = self.Range(0, self.Squeeze(length, [0]), 1)
-        return numbers if start == 0 else self.Add(numbers, start)  # type: ignore[no-any-return]
+        return numbers if start == 0 else self.Add(numbers, start)
 
     def axis_last(self, value: Value, *axes: int) -> Value:
         """`value` with these axes behind the others."""

@@ -56,8 +56,7 @@ CALLS: dict[str, list[Call]] = {
     "leaky_relu": [call(X), call(X, 0.2)],
     "elu": [call(X), call(X, 0.5)],
     "prelu": [call(X, normal(3)), call(X, normal(1))],
-    "softmax": [call(X, 1), call(X, dim=-1)],
-    "log_softmax": [call(X, 1), call(X, dim=-1)],
+    **{name: [call(X, 1), call(X, dim=-1), call(X, dim=1, dtype=torch.float64)] for name in ("softmax", "log_softmax")},
     "conv1d": [call(LINE, normal(6, 2, 3), normal(6), 2, 1, 2, 2), call(LINE, normal(6, 4, 4), padding="same")],
     "conv2d": [call(IMAGE, normal(6, 2, 3, 2), stride=(2, 1), padding=(1, 0), groups=2),
                call(IMAGE, normal(3, 4, 3, 3), normal(3), dilation=2, padding="same"),
@@ -158,5 +157,5 @@ LAYERS: dict[type, list[tuple[dict[str, Any], Tensor]]] = {
 }  # fmt: skip
 """Options of each layer, and what it is called with."""
 
-ELSEWHERE = {"Tensor.size", operator.floordiv, F.batch_norm, "torchvision.ops.stochastic_depth.stochastic_depth"}
+ELSEWHERE = {"Tensor.size", operator.floordiv, "torchvision.ops.stochastic_depth.stochastic_depth"}
 """Spellings that `tests.small_models` calls: they need `x.size` as a number, the training flag, or another package."""

@@ -52,7 +52,8 @@ FUNCTION_CALLS: dict[str, list[Call]] = {
     "fmod": [call(X, LARGE), call(X, -0.7), call(MIXED, DIVISORS)],
     "floor_divide": [call(X, LARGE), call(X, 0.7), call(MIXED, DIVISORS), call(MIXED, -4)],
     "ne": _compared,
-    **{name: [call(TRUE, OTHER), call(MIXED, DIVISORS)] for name in ("bitwiseand", "bitwiseor", "bitwisexor")},
+    **{name: [call(TRUE, OTHER), call(MIXED, DIVISORS), call(MIXED, 5)]
+       for name in ("bitwiseand", "bitwiseor", "bitwisexor")},
     "bitwise_not": [call(TRUE), call(MIXED)],
     "reflected_sub": [call(X, 1.5), call(X, Y)],
     "reflected_div": [call(LARGE, 1.5)],
@@ -65,7 +66,8 @@ FUNCTION_CALLS: dict[str, list[Call]] = {
     "lerp": [call(X, Y, 0.3), call(X, Y, 0.75)],
     "addcmul": [call(X, Y, LARGE), call(X, Y, LARGE, value=-0.3)],
     "addcdiv": [call(X, Y, LARGE), call(X, Y, LARGE, value=0.7)],
-    "masked_fill": [call(X, TRUE, 0.0), call(X, TRUE, -1e9), call(X, TRUE, 2), call(X, MATRIX > 0, -float("inf"))],
+    "masked_fill": [call(X, TRUE, 0.0), call(X, TRUE, -1e9), call(X, TRUE, 2), call(X, MATRIX > 0, -float("inf")),
+                    call(WHOLE, MATRIX > 0, -1)],
     "getitem": [call(X, 1), call(X, -1), call(X, slice(1)), call(X, (slice(None), slice(0, 3, 2))), call(X, None),
                 call(X, (Ellipsis, 0)), call(X, (0, None, Ellipsis, slice(-3, -1))), call(X, (0, 1, -2)),
                 call(X, (None, slice(None), -1, None)), call(X, Ellipsis)],
@@ -122,7 +124,7 @@ FUNCTION_CALLS: dict[str, list[Call]] = {
     "hardshrink": [call(X), call(X, 0.25)],
     "softshrink": [call(X), call(X, 0.25)],
     "glu": [call(X), call(IMAGE, 1)],
-    "softmin": [call(X, 1), call(X, dim=-1)],
+    "softmin": [call(X, 1), call(X, dim=-1), call(X, dim=1, dtype=torch.float64)],
     "instance_norm": [call(IMAGE), call(LINE, weight=normal(4), bias=normal(4), eps=1e-3)],
     "rms_norm": [call(X, (4,)), call(X, [3, 4], normal(3, 4), 1e-3), call(X, (4,), weight=normal(4))],
     "local_response_norm": [call(IMAGE, 3), call(IMAGE, 3, 0.1, 0.5, 2.0)],
@@ -197,5 +199,7 @@ FUNCTION_LAYERS: dict[type, list[tuple[dict[str, Any], Tensor]]] = {
 }  # fmt: skip
 """Options of each layer, and what it is called with."""
 
-PAIRED_LAYERS = {nn.CosineSimilarity, nn.PairwiseDistance}
+PAIRED_LAYERS = {
+    nn.CosineSimilarity, nn.PairwiseDistance, nn.Bilinear, nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d
+}  # fmt: skip
 """Layers of two tensors, which `tests.test_torch_completeness` calls."""

@@ -78,10 +78,21 @@ SCATTER_CALLS: dict[str, list[Call]] = {
     "hsplit": [call(X, 3), call(X, [1, 2])],
     "vsplit": [call(SQUARE.permute(1, 0, 2), 2)],
     "dsplit": [call(X, 2), call(X, (1, 3))],
+    "_slice": [call(X, 1, 0, 2), call(X, dim=-1, start=1, end=4, step=2)],
     "unravel_index": [call(places(24, 5), (2, 3, 4))],
     "tensor_split": [call(X, 2, -2), call(X, 3, dim=2), call(X, [1, 3], dim=2), call(X, (-3,), -1)],
 }  # fmt: skip
 """By the name of the lowering."""
 
-SCATTER_SPELLED: dict[Any, list[Call]] = {}
+_split = [call(X, 2, 1), call(X, 3, dim=-1)]
+_sized = [call(X, [1, 3], -1)]
+
+SCATTER_SPELLED: dict[Any, list[Call]] = {
+    torch.split_copy: _split, torch.unsafe_split: _split, "Tensor.unsafe_split": _split,
+    torch.split_with_sizes_copy: _sized, torch.unsafe_split_with_sizes: _sized,
+    "Tensor.unsafe_split_with_sizes": _sized,
+}  # fmt: skip
 """Further or, where the lowering's calls do not fit, other calls of one spelling."""
+
+OTHER_SCATTER_ARGUMENTS = tuple(SCATTER_SPELLED)
+"""Spellings that take none of the calls of their lowering."""

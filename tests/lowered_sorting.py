@@ -15,6 +15,7 @@ SHUFFLED = torch.randperm(24, generator=torch.Generator().manual_seed(0)).reshap
 TIES = torch.tensor([[1.0, 3.0, 3.0, 2.0], [2.0, 2.0, 1.0, 2.0], [0.0, -1.0, -1.0, 5.0]])
 EDGES = torch.tensor([-1.0, 0.0, 0.5, 2.0])
 MIXED = WHOLE - 6
+REPEATED = torch.tensor([[3, 1, 3, 0], [1, 1, 7, 3], [3, 1, 3, 0]])
 SHIFTS = torch.tensor([0, 1, 2, 3])
 _along = [call(X, 1), call(X, dim=-1, keepdim=True), call(X, 0, True), call(SHUFFLED, 2)]
 _running = [call(X, 1), call(X, dim=-1), call(TIES, 1)]
@@ -59,6 +60,15 @@ SORTING_CALLS: dict[str, list[Call]] = {
                      call(TIES.sort(1).values, TIES)],
     "bucketize": [call(X, EDGES), call(EDGES, EDGES, right=True), call(X, EDGES, out_int32=True)],
     "combinations": [],
+    "nonzero": [call(X.relu()), call(TRUE)],
+    "argwhere": [call(X.relu()), call(MIXED)],
+    "maskedselect": [call(X, TRUE), call(X, MATRIX > 0), call(MATRIX, TRUE)],
+    "unique": [call(REPEATED), call(REPEATED, return_inverse=True), call(REPEATED, True, True, True),
+               call(REPEATED, dim=0, return_counts=True)],
+    "bincount": [call(REPEATED[0]), call(REPEATED[0], minlength=9), call(REPEATED[0], normal(4))],
+    "repeat_interleave": [call(X, 2), call(X, 3, 1), call(X, repeats=2, dim=-1)],
+    "histc": [call(X, 10, -2, 2), call(X, bins=4, min=-1, max=0.5)],
+    "angle": [call(X), call(INFINITE), call(ZEROS)],
     "reducesum": [call(X), call(X, [1]), call(X, (0, -1), keepdim=True), call(WHOLE, 1), call(TRUE, 0),
                   call(X, dtype=torch.float64), call(WHOLE.int(), 0, dtype=torch.float32)],
     "reducemean": [call(X), call(X, [1]), call(X, (0, -1), keepdim=True), call(WHOLE, 1, dtype=torch.float32)],

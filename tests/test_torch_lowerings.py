@@ -15,20 +15,23 @@ import qir.frontends.torch_fx
 from qir.backends.onnx_qdq import executor
 from qir.frontends.torch_table import lowers
 from qir.verify import verify
-from tests import lowered_calls, lowered_functions, lowered_scatter, lowered_sorting
+from tests import lowered_calls, lowered_functions, lowered_products, lowered_scatter, lowered_sorting, lowered_windows
 from tests.comparing import same
-from tests.composed import SPELLINGS
 from tests.lowered_calls import Call
 
 Model = tuple[nn.Module, list[Tensor]]
 
 CALLS = {**lowered_calls.CALLS, **lowered_functions.FUNCTION_CALLS, **lowered_sorting.SORTING_CALLS,
-         **lowered_scatter.SCATTER_CALLS}  # fmt: skip
+         **lowered_scatter.SCATTER_CALLS, **lowered_products.PRODUCT_CALLS,
+         **lowered_windows.WINDOW_CALLS}  # fmt: skip
 SPELLED = {**lowered_calls.SPELLED, **lowered_functions.FUNCTIONS_SPELLED, **lowered_sorting.SORTING_SPELLED,
-           **lowered_scatter.SCATTER_SPELLED}  # fmt: skip
-LAYERS = {**lowered_calls.LAYERS, **lowered_functions.FUNCTION_LAYERS}
-OTHER_ARGUMENTS = (*lowered_calls.OTHER_ARGUMENTS, *lowered_functions.OTHER_FUNCTION_ARGUMENTS)
-ELSEWHERE = lowered_calls.ELSEWHERE | lowered_functions.PAIRED_LAYERS | SPELLINGS
+           **lowered_scatter.SCATTER_SPELLED, **lowered_products.PRODUCT_SPELLED,
+           **lowered_windows.WINDOW_SPELLED}  # fmt: skip
+LAYERS = {**lowered_calls.LAYERS, **lowered_functions.FUNCTION_LAYERS, **lowered_products.PRODUCT_LAYERS,
+          **lowered_windows.WINDOW_LAYERS}  # fmt: skip
+OTHER_ARGUMENTS = (*lowered_calls.OTHER_ARGUMENTS, *lowered_functions.OTHER_FUNCTION_ARGUMENTS,
+                   *lowered_windows.OTHER_WINDOW_ARGUMENTS, *lowered_scatter.OTHER_SCATTER_ARGUMENTS)  # fmt: skip
+ELSEWHERE = lowered_calls.ELSEWHERE | lowered_functions.PAIRED_LAYERS
 
 
 def traced(kind: str, target: Any, given: Call, in_place: bool) -> Model:
