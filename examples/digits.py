@@ -72,12 +72,12 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return train, train_labels, test, test_labels
 
 
-def train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """Train in place."""
+def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int = EPOCHS) -> None:
+    """Train in place, into evaluation mode."""
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     model.train()
-    for _ in track(range(EPOCHS), "training"):
+    for _ in track(range(epochs), "training"):
         for index in torch.randperm(len(images)).split(BATCH):
             loss = F.cross_entropy(model(images[index]), labels[index])
             optimizer.zero_grad()

@@ -18,6 +18,11 @@ from qir.graph import Value as Value
 from qir.pipeline import Pass as Pass
 from qir.pipeline import Pipeline as Pipeline
 from qir.preparation import prepare_model as prepare_model
+from qir.schemes import QuantizationDataType as QuantizationDataType
+from qir.schemes import QuantScheme as QuantScheme
+from qir.simulation import QuantizationSimModel as QuantizationSimModel
+from qir.simulation_checkpoint import load_checkpoint as load_checkpoint
+from qir.simulation_checkpoint import save_checkpoint as save_checkpoint
 from qir.text import parse as parse
 from qir.validation import Finding as Finding
 from qir.validation import ModelValidator as ModelValidator
