@@ -10,14 +10,23 @@ from qir.frontends import (  # noqa: F401  (they fill the table)
     torch_activations,
     torch_attention,
     torch_einops,
+    torch_copies,
+    torch_counting,
+    torch_elements,
     torch_functions,
     torch_indexing,
     torch_layers,
     torch_more_layers,
+    torch_norms,
     torch_pooling,
+    torch_products,
     torch_recurrent,
     torch_reductions,
+    torch_scatter,
+    torch_shapes,
+    torch_sorting,
     torch_tensors,
+    torch_windows,
 )
 from qir.frontends.torch_lowerings import Builder, Lowering, Unlowered, lowers
 
