@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
-from qir.attributes import Port
+from qir.batches import Batch, arrays_of, batch_files, load_batch
+from qir.calibration import Calibration, no_data
 from qir.encodings import Encoding, ProductEncoding
 from qir.errors import QirError
 from qir.evaluate import Executor
-from qir.execution import fastest
+from qir.execution import observed, share
 from qir.facts import CALIBRATED, COMPOSITES_EXPANDED, QUANTIZERS_INSERTED
-from qir.graph import Graph, Node, Value
+from qir.graph import Graph, Node
+from qir.observers import MinMax, NonFiniteError
+from qir.observing import observed_by
 from qir.pipeline import Pass
 from qir.progress import track
 from qir.quantizers import quantizers, replace_encodings
+from qir.range_search import MethodName
 from qir.rewrite import Note, Outcome
 from qir.traits import Clamps
-from qir.types import NUMPY, TensorType
-
-Batch = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Calibrate(Pass, name="calibrate"):
-    """Give every quantizer a scale and zero point that cover what its tensor holds: weights themselves, others on data.
+    """Give every quantizer a scale and zero point for what its tensor holds: weights themselves, others on data.
 
-    Quantizers that share an encoding cover all of their tensors together. The result does not depend on how the data
-    is split into batches, nor on their order. After a clamp the grid ends within its limits, so that the clamp is free.
+    `method` says which range a grid covers: all of it (`min-max`), the one with the least squared error (`mse`), where
+    clipping counts three times (`sqnr`), what is between two quantiles (`percentile`), or the one whose distribution
+    changes least (`entropy`). For weights, the last two are `min-max`. No scale is below `minimum_scale`.
+
+    Data streams by: activations are seen as they are computed, and none is kept. Quantizers that share an encoding get
+    one for all of their tensors together. The result depends on the values that were seen alone, not on their order
+    nor on the split into batches. After a clamp the grid ends within its limits, so that the clamp is free.
 
     `data` yields batches, each an array, a sequence in the order of the inputs, or a mapping by input name; `file` is
-    the same as an .npz with an array for each input, or an .npy. `executor` runs the float graph.
+    the same as an .npz with an array for each input, or an .npy, or a folder of those, a batch in each. `executor` runs
+    the float graph; without it, torch does where it can.
 
         graph @g() {
           %w = constant f32[2](-1.27, 0.5)
@@ -55,161 +61,114 @@ class Calibrate(Pass, name="calibrate"):
     breaks = (COMPOSITES_EXPANDED,)
     numerics = "changes"
 
-    method: Literal["min-max"] = "min-max"
+    method: MethodName = "min-max"
+    percentile: float = 99.99
+    minimum_scale: float = 0.0
     file: str | None = None
     data: Iterable[Batch] | None = field(default=None, compare=False, metadata={"text": False})
-    executor: Executor = field(default=fastest, compare=False, metadata={"text": False})
+    executor: Executor | None = field(default=None, compare=False, metadata={"text": False})
+
+    def __post_init__(self) -> None:
+        self._calibration()
 
     def run(self, graph: Graph) -> Outcome:
         """Observe and fill. Raises QirError for data that does not fit, is empty or holds NaN."""
-        found = [node for node in quantizers(graph) if not isinstance(node.attrs["encoding"], ProductEncoding)]
-        ranges: dict[Node, _Range] = {node: _Range(node) for node in found}
-        moving = [node for node in found if node.operands[0].weight is None]
-        for node in found:
-            if node.operands[0].weight is not None:
-                ranges[node].see(node.operands[0].array)
+        calibration = self._calibration()
+        groups: dict[Encoding, list[Node]] = {}
+        for node in quantizers(graph):
+            if _is_free(node.attrs["encoding"]):
+                groups.setdefault(node.attrs["encoding"], []).append(node)
+        moving = {
+            encoding: calibration.observer(encoding)
+            for encoding, nodes in groups.items()
+            if not all(map(_weight, nodes))
+        }
         if moving:
-            self._observe(graph, moving, ranges)
-        groups: dict[Encoding, list[_Range]] = {}
-        for node in found:
-            groups.setdefault(node.attrs["encoding"], []).append(ranges[node])
-        replace_encodings(graph, {encoding: _fitted(encoding, group) for encoding, group in groups.items()})
-        return Outcome([Note.of(node, f"covers {ranges[node]}") for node in found])
+            self._observe(graph, groups, moving)
+        new = {
+            encoding: _within_clamps(calibration.fit(moving[encoding]), nodes) if encoding in moving
+            else calibration.fit_weights(encoding, [_checked(node) for node in nodes])
+            for encoding, nodes in groups.items()
+        }  # fmt: skip
+        replace_encodings(graph, new)
+        return Outcome([Note.of(node, _scale(new[old])) for old, nodes in groups.items() for node in nodes])
 
-    def _observe(self, graph: Graph, moving: Sequence[Node], ranges: Mapping[Node, _Range]) -> None:
-        floating, twins = graph.copy_with_map()
-        watched = _without_quantizers(floating, [twins[node] for node in moving])
-        run = self.executor(floating)
-        seen = 0
-        for batch in track(list(self._batches()), "calibrating"):
-            seen += 1
-            arrays = run(_inputs(graph, batch, seen))
-            for node, position in zip(moving, watched, strict=True):
-                ranges[node].see(arrays[position], f"in batch {seen}")
-        if not seen:
+    def _calibration(self) -> Calibration:
+        return Calibration(self.method, self.percentile, self.minimum_scale)
+
+    def _observe(
+        self, graph: Graph, groups: Mapping[Encoding, Sequence[Node]], observers: Mapping[Encoding, MinMax]
+    ) -> None:
+        """Let the observers see what the quantizers of their groups read."""
+        number = 0
+
+        def view(observer: MinMax, node: Node) -> Callable[[np.ndarray], None]:
+            return lambda array: _look(observer, node, array, f"in batch {number}")
+
+        views: dict[Node, Callable[[np.ndarray], object]] = {}
+        for encoding, observer in observers.items():
+            for node in groups[encoding]:
+                if _weight(node):
+                    observer.see(_checked(node))
+                else:
+                    views[node] = view(observer, node)
+        show = observed(graph, views) if self.executor is None else observed_by(self.executor, graph, views)
+        for number, batch in enumerate(track(self._batches(), "calibrating"), 1):
+            show(arrays_of(graph, batch, number))
+        share(list(observers.values()))
+        if all(observer.low is None for observer in observers.values()):
             raise QirError("there is no calibration data", stage=self.name, help="give calibrate one batch at least")
+        no_data(str(node) for encoding, seen in observers.items() if seen.low is None for node in groups[encoding])
 
     def _batches(self) -> Iterator[Batch]:
         if self.data is not None:
             yield from self.data
         elif self.file is not None:
-            yield _load(Path(self.file))
+            yield from map(load_batch, batch_files(Path(self.file)))
         else:
             raise QirError(
                 "calibrate has no data", stage=self.name, help="pass data=batches, or calibrate{file=data.npz}"
             )
 
 
-class _Range:
-    """The lowest and highest value that a quantizer's tensor held, for each channel where it has channels."""
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.axis = node.attrs["encoding"].axis
-        self.low: np.ndarray | None = None
-        self.high: np.ndarray | None = None
-
-    def see(self, array: np.ndarray, where: str = "") -> None:
-        if not np.all(np.isfinite(array)):
-            kind = "NaN" if np.any(np.isnan(array)) else "infinite values"
-            raise QirError(f"this tensor holds {kind} {where}".rstrip(), self.node, stage="calibrate",
-                           help="look at the data, or at the operator before it")  # fmt: skip
-        if array.size == 0:
-            return
-        axes = None if self.axis is None else tuple(axis for axis in range(array.ndim) if axis != self.axis)
-        low, high = np.min(array, axis=axes), np.max(array, axis=axes)
-        self.low = low if self.low is None else np.minimum(self.low, low)
-        self.high = high if self.high is None else np.maximum(self.high, high)
-
-    def __str__(self) -> str:
-        if self.low is None or self.high is None:
-            return "nothing"
-        return f"{float(np.min(self.low)):.6g} … {float(np.max(self.high)):.6g}"
+def _is_free(encoding: Encoding) -> bool:
+    """Whether the scale of an encoding is ours to choose."""
+    given = encoding.calibrated and encoding.scale is None
+    return not given and not isinstance(encoding, ProductEncoding)
 
 
-def _fitted(encoding: Encoding, group: Sequence[_Range]) -> Encoding:
-    """The encoding for everything that the group saw."""
-    for seen in group:
-        if seen.low is None:
-            raise QirError("no data reached this tensor", seen.node, stage="calibrate")
-    low = np.minimum.reduce([seen.low for seen in group if seen.low is not None])
-    high = np.maximum.reduce([seen.high for seen in group if seen.high is not None])
-    fitted = encoding.with_range(low, high)
-    for seen in group:
-        clamp = seen.node.operands[0].node
+def _weight(node: Node) -> bool:
+    """Whether a quantizer reads a weight."""
+    return node.operands[0].weight is not None
+
+
+def _checked(node: Node) -> np.ndarray:
+    """The weight that a quantizer reads. Raises QirError for NaN and infinities."""
+    array: np.ndarray = node.operands[0].array
+    _look(MinMax(node.attrs["encoding"]), node, array)
+    return array
+
+
+def _look(observer: MinMax, node: Node, array: np.ndarray, where: str = "") -> None:
+    """Let the observer see what `node` reads. Raises QirError, naming it, when that is not finite."""
+    try:
+        observer.see(array)
+    except NonFiniteError as error:
+        raise QirError(f"this tensor holds {error} {where}".rstrip(), node, stage="calibrate",
+                       help="look at the data, or at the operator before it") from None  # fmt: skip
+
+
+def _within_clamps(encoding: Encoding, nodes: Sequence[Node]) -> Encoding:
+    """The encoding, ended within the limits of the clamps before its quantizers."""
+    for node in nodes:
+        clamp = node.operands[0].node
         trait = None if clamp is None else clamp.definition.trait(Clamps)
         if trait is not None and clamp is not None and (limits := trait.range(clamp)) is not None:
-            fitted = fitted.within(*limits)
-    return fitted
+            encoding = encoding.within(*limits)
+    return encoding
 
 
-def _without_quantizers(graph: Graph, moving: Sequence[Node]) -> list[int]:
-    """Let the graph return what the quantizers read, and compute in float; which output belongs to which quantizer."""
-    observed: list[Value] = []
-    sources = [_float_source(node) for node in moving]
-    for node in quantizers(graph):
-        graph.replace(node.result, node.operands[0])
-    for source in sources:
-        if source not in observed:
-            observed.append(source)
-    graph.outputs, graph.structure = list(observed), tuple(map(Port, range(len(observed))))
-    for node in reversed(graph.nodes()):
-        graph.erase_dead(node)
-    return [observed.index(source) for source in sources]
-
-
-def _float_source(node: Node) -> Value:
-    """What the quantizer reads, past other quantizers."""
-    value: Value = node.operands[0]
-    while value.node is not None and value.node.op == node.op:
-        value = value.node.operands[0]
-    return value
-
-
-def _inputs(graph: Graph, batch: Batch, number: int) -> list[np.ndarray]:
-    """The arrays of a batch in the order of the graph's inputs. Raises QirError when they do not fit."""
-    names = [value.hint for value in graph.inputs]
-    where = f"calibration batch {number}"
-    if isinstance(batch, Mapping):
-        if set(batch) != set(names):
-            raise QirError(f"{where} holds {', '.join(sorted(batch))}", help=f"the inputs are {', '.join(names)}")
-        arrays = [np.asarray(batch[name]) for name in names]
-    else:
-        arrays = [_array(part) for part in ([batch] if hasattr(batch, "shape") else batch)]
-    if len(arrays) != len(names):
-        raise QirError(f"{where} holds {len(arrays)} arrays", help=f"the inputs are {', '.join(names)}")
-    for value, array in zip(graph.inputs, arrays, strict=True):
-        _check(value, array, where)
-    return arrays
-
-
-def _array(data: Any) -> np.ndarray:
-    return np.asarray(data.detach().cpu().numpy() if hasattr(data, "detach") else data)
-
-
-def _check(value: Value, array: np.ndarray, where: str) -> None:
-    type = value.type
-    if not isinstance(type, TensorType):
-        return
-    if type.dtype is not None and array.dtype != NUMPY[type.dtype]:
-        help = f"convert it: array.astype({NUMPY[type.dtype].name!r})"
-        raise QirError(f"{where}: %{value.hint} is {type.dtype} and the data {array.dtype}", help=help)
-    sizes = type.shape
-    if sizes is not None:
-        fits = len(sizes) == array.ndim and all(
-            not isinstance(a, int) or a == b for a, b in zip(sizes, array.shape, strict=True)
-        )
-        if not fits:
-            raise QirError(f"{where}: %{value.hint} is {type} and the data has shape {list(array.shape)}",
-                           help="give whole batches, with the axis of the batch first")  # fmt: skip
-    if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
-        raise QirError(f"{where}: the data for %{value.hint} holds NaN or infinite values")
-
-
-def _load(path: Path) -> Batch:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise QirError(f"can not read calibration data from {path}: {error}", stage="calibrate",
-                       help="write it with numpy.savez(path, input_name=array)") from None  # fmt: skip
-    return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+def _scale(encoding: Encoding) -> str:
+    assert encoding.scale is not None
+    low, high = float(np.min(encoding.scale)), float(np.max(encoding.scale))
+    return f"has the scale {low:.6g}" if low == high else f"has scales from {low:.6g} to {high:.6g}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from qir.batches import Batch, peeked
 from qir.errors import QirError
 from qir.graph import Graph
 from qir.pipeline import Pipeline
@@ -20,8 +21,6 @@ from qir.targets import target as profile_of
 if TYPE_CHECKING:
     import onnx
     from torch import fx
-
-    from qir.passes.calibrate import Batch
 
 
 def import_model(model: Any, example_inputs: Sequence[Any] | None = None) -> Graph:
@@ -131,13 +130,12 @@ def quantize(
     """`model` (a torch module, a graph, an ONNX model or file), quantized for `target` and calibrated on `data`.
 
     `data` yields batches: an array or tensor for a model with one input, a sequence or a mapping by name for several.
-    Without `example_inputs`, a torch module is imported with the first batch.
+    It is taken batch by batch, and none is kept. Without `example_inputs`, a torch module is imported with the first
+    batch.
     """
-    batches = list(data)
-    if not batches:
-        raise QirError("there is no calibration data", help="give one batch at least")
-    graph = model.copy() if isinstance(model, Graph) else import_model(model, example_inputs or _examples(batches[0]))
-    pipeline = quantization(target, data=batches)
+    first, data = peeked(data)
+    graph = model.copy() if isinstance(model, Graph) else import_model(model, example_inputs or _examples(first))
+    pipeline = quantization(target, data=data)
     return Quantized(pipeline.run(graph, watch), profile_of(target), pipeline)
 
 

@@ -78,10 +78,11 @@ class MinMax:
     def from_state(cls, encoding: Encoding, state: Mapping[str, np.ndarray]) -> Self:
         """The observer with this state."""
         made = cls(encoding)
-        made._restore(state)
+        made.load(state)
         return made
 
-    def _restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Remember this, and nothing else."""
         if state:
             self.low, self.high = np.array(state["low"]), np.array(state["high"])
             self.shape = tuple(int(size) for size in state["shape"])
@@ -124,8 +125,9 @@ class Histogram(MinMax):
             return {}
         return super().state() | {"exponent": self.exponent, "counts": self.counts}
 
-    def _restore(self, state: Mapping[str, np.ndarray]) -> None:
-        super()._restore(state)
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Remember this, and nothing else."""
+        super().load(state)
         if state:
             self.exponent, self.counts = np.array(state["exponent"]), np.array(state["counts"])
 

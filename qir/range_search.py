@@ -11,7 +11,7 @@ the best wins, the observed range before all others, and none reaches beyond the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, get_args
@@ -43,7 +43,7 @@ class Method:
     Raises QirError for a name that is none and a percentile outside 50 to 100.
     """
 
-    name: MethodName = "min-max"
+    name: str = "min-max"
     percentile: float = 99.99
 
     def __post_init__(self) -> None:
@@ -72,9 +72,10 @@ class Method:
             low, high = SEARCHES[self.name](seen, low, high, self.percentile)
         return low.reshape(seen.shape), high.reshape(seen.shape)
 
-    def range_of(self, array: np.ndarray, encoding: Encoding) -> Range:
-        """The range to cover for an array that is known as a whole, a weight."""
-        rows, shape = encoding.rows(array), encoding.scale_shape(array.shape)
+    def range_of(self, weights: Sequence[np.ndarray], encoding: Encoding) -> Range:
+        """The range to cover for arrays of one shape that are known as a whole. Raises NonFiniteError."""
+        rows = np.concatenate([encoding.rows(array) for array in weights], 1)
+        shape = encoding.scale_shape(weights[0].shape)
         by_row = replace(_plain(encoding), axis=0)
         kind = Histogram if self.needs_counts and not isinstance(encoding, FloatEncoding) else MinMax
         found: list[Range] = []
