@@ -51,7 +51,14 @@ def _on_grid(integers: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
 
 
 def _where_inside(gradient: Tensor, steps: Tensor, low: int, high: int) -> Tensor:
-    """`gradient` where `low` <= `steps` <= `high` (whole numbers), zero elsewhere; one operation over memory."""
+    """`gradient` where `low` <= `steps` <= `high` (whole numbers), zero elsewhere.
+
+    One operation over memory. A compiler keeps a byte an element for it; computed as numbers, since conditions are
+    slow to store.
+    """
+    if torch.compiler.is_compiling():
+        past = (steps - steps.clamp(low, high)).abs().clamp(max=1)
+        return gradient * (1 - past).to(torch.uint8)
     passed: Tensor = torch.ops.aten.hardtanh_backward(gradient, steps, low - 0.5, high + 0.5)
     return passed
 
