@@ -67,8 +67,9 @@ def blank(kind: type[nn.Module], *args: Any, **options: Any) -> nn.Module:
 
 
 @lru_cache(maxsize=1024)
-def _prototype(kind: type[nn.Module], args: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> nn.Module:
-    return kind(*args, **dict(options), device="meta")
+def _prototype(kind: Any, args: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> nn.Module:
+    made: nn.Module = kind(*args, **dict(options), device="meta")
+    return made
 
 
 def call(function: Any, *args: Any, **kwargs: Any) -> Emission:

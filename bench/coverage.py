@@ -28,8 +28,9 @@ from torch import fx, nn
 
 from qir.errors import QirError
 from qir.frontends.torch_program import quiet
-from qir.preparation import Examples, Preparation, preparation
+from qir.preparation import Preparation, preparation
 from qir.progress import track
+from qir.same_outputs import Examples
 from tests.comparing import same
 
 DATA_DEPENDENT = "data_dependent"

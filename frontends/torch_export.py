@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,19 +25,20 @@ from qir.frontends.torch_aten import (
     RECURRENT,
     REGIONS,
     REORDERED,
-    SINGLE_CALL,
     aliases,
     aten,
     functional,
     lowering_of,
 )
-from qir.frontends.torch_calls import CHECKS, follows_training, main_node, mark_order, opaque, same_kind
+from qir.frontends.torch_callers import Callers
+from qir.frontends.torch_calls import CHECKS, main_node, mark_order, opaque, same_kind
 from qir.frontends.torch_lowerings import Builder, Unlowered
 from qir.frontends.torch_names import CallNames
-from qir.frontends.torch_program import export, type_of_example
+from qir.frontends.torch_program import Recording, export, type_of_example
 from qir.frontends.torch_table import tried
-from qir.frontends.torch_trace import users_line
+from qir.frontends.torch_trace import nothing_whole, users_line
 from qir.frontends.torch_weights import Weights
+from qir.frontends.torch_whole import WHOLE, Call
 from qir.graph import Graph, Node, Value
 from qir.types import UNKNOWN
 
@@ -50,21 +51,25 @@ def import_exported(
     model: nn.Module | torch.export.ExportedProgram,
     example_inputs: Sequence[Any],
     example_keywords: Mapping[str, Any] | None = None,
+    *,
+    whole: Callable[[nn.Module], bool] = nothing_whole,
+    dynamic: bool = True,
 ) -> Graph:
     """The graph of `model` as it runs on the example inputs.
 
-    Axis 0 of the inputs stays symbolic where the model allows it. Raises QirError when torch.export can not follow the
-    model, when it updates its buffers, or when it changes a tensor of which a view is read later.
+    With `dynamic`, the sizes of batch and sequence are symbols where the model allows it. Modules of which `whole` is
+    true stay opaque. Raises QirError when torch.export can not follow the model, when it updates its buffers, or when
+    it changes a tensor of which a view is read later.
     """
-    program, flags = (
-        (model, [])
+    made = (
+        Recording(model)
         if isinstance(model, torch.export.ExportedProgram)
-        else export(model, tuple(example_inputs), dict(example_keywords or {}))
+        else export(model, tuple(example_inputs), dict(example_keywords or {}), whole, dynamic)
     )
     try:
-        return _Importer(model, program, list(flags)).run()
+        return _Importer(model, made.program, list(made.flags), made.calls).run()
     except InPlaceOnView:
-        return _Importer(model, program.run_decompositions({}), flags).run()
+        return _Importer(model, made.program.run_decompositions({}), list(made.flags), made.calls).run()
 
 
 @dataclass
@@ -74,10 +79,12 @@ class _Importer:
     model: Any
     program: torch.export.ExportedProgram
     flags: list[bool]
+    calls: Mapping[str, Call]
     graph: Graph = field(default_factory=Graph)
     known: dict[fx.Node, Any] = field(default_factory=dict)
     weights: Weights = field(init=False)
     names: CallNames = field(init=False)
+    callers: Callers = field(init=False)
     in_order: list[Node] = field(default_factory=list)
     position: dict[fx.Node, int] = field(default_factory=dict)
 
@@ -85,7 +92,7 @@ class _Importer:
         """The graph."""
         self.graph.name = re.sub(r"\W", "", type(self.model).__name__) or "main"
         nodes = list(self.program.graph.nodes)
-        self.names = CallNames(nodes)
+        self.names, self.callers = CallNames(nodes), Callers(self.model)
         if isinstance(self.model, nn.Module):
             self.weights = Weights.of_module(self.graph, self.model)
         else:
@@ -152,15 +159,20 @@ class _Importer:
         if target is operator.getitem and isinstance(args[0], list | tuple):
             self.known[node] = args[0][args[1]]
             return
-        if target is aten.alias.default and not self._stack(node)[-1][1].endswith(".Identity"):
+        if target is aten.alias.default and not self.callers.stack(node)[-1][1].endswith(".Identity"):
             self.known[node] = args[0]
+            return
+        if target is WHOLE:
+            build = Builder(self.graph, self.weights.of)
+            self.known[node] = self.calls[args[1]].build(build, args[0])
+            self._place(build, node, None)
             return
         if name in REGIONS:
             self.known[node] = self._region(node, *REGIONS[name](*args))
             return
         mutates = isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
         build = Builder(self.graph, self.weights.of)
-        follows = target in FOLLOWS and bool((self.flags and self.flags.pop(0)) or self._layer(node))
+        follows = target in FOLLOWS and bool((self.flags and self.flags.pop(0)) or self.callers.layer(node))
         if follows:
             args = (*args[:2], TRAINING)
         result = self._lowered(build, node, target, args, kwargs)
@@ -201,10 +213,12 @@ class _Importer:
         return result
 
     def _lowered(self, build: Builder, node: fx.Node, target: Any, args: Any, kwargs: Any) -> Any:
+        if target in RECURRENT and self.callers.layer(node):
+            args = (*args[:6], TRAINING, *args[7:])
         if target in REORDERED:
             target, args = REORDERED[target](*args, **kwargs)
             kwargs = {}
-        if target is F.batch_norm and self._layer(node):
+        if target is F.batch_norm and self.callers.layer(node):
             args = (*args[:5], TRAINING, *args[6:])
         result = tried(build, lowering_of(target), args, kwargs)
         if isinstance(result, Value) and isinstance(node.meta.get("val"), tuple | list):
@@ -216,8 +230,6 @@ class _Importer:
         if isinstance(target, torch._ops.OpOverload):
             name = f"torch.ops.{target._schema.name.replace('::', '.')}.{target._overloadname}"
         else:
-        if target in RECURRENT and self._layer(node):
-            args = (*args[:6], TRAINING, *args[7:])
             name = f"torch.{getattr(target, '__module__', '')}.{getattr(target, '__name__', target)}"
         if any(isinstance(arg, fx.GraphModule) for arg in args):
             raise QirError(f"the model calls {target}, which takes functions", stage="import",
@@ -226,11 +238,11 @@ class _Importer:
 
     def _place(self, build: Builder, node: fx.Node, result: Any) -> None:
         """Give new nodes their types, locations and, where a layer made the call, the layer's path."""
-        layer, scope = self._layer(node), self._scope(node)
+        layer, scope = self.callers.layer(node), self.callers.scope(node)
         loc = Loc(*users_line(node), scope)
         for new in build.added:
             new.locs = (loc,)
-        if build.added and not self._inside_layer(node):
+        if build.added and not self.callers.in_layer(node):
             build.added[-1].result.hint = self.names.of_layer(layer) if layer else self.names.of_call(node)
         if isinstance(result, Value) and result.node is not None and result.node in build.added:
             known = type_of_example(node.meta.get("val"))
@@ -242,33 +254,6 @@ class _Importer:
             if isinstance(self.model, nn.Module) and not main.definition.opaque:
                 main.host = self.model.get_submodule(layer)
         self.in_order += build.added
-
-    def _stack(self, node: fx.Node) -> list[tuple[str, str]]:
-        stack = (node.meta.get("nn_module_stack") or {}).values()
-        known = [(re.sub(r"@\d+", "", str(path)), str(kind)) for path, kind in stack]
-        return [] if known and known[0][0].startswith("_empty") else known  # torch's word for "not known"
-
-    def _layer(self, node: fx.Node) -> str | None:
-        """The path of the torch.nn layer that makes the call, when it is one that a single call computes."""
-        stack = self._stack(node)
-        if not stack:
-            return None
-        path, kind = stack[-1]
-        if node.target is aten.batch_norm.default and isinstance(self.model, nn.Module):
-            return path if follows_training(self.model.get_submodule(path)) else None
-        return path if kind.startswith("torch.nn.modules.") and kind.rpartition(".")[2] in SINGLE_CALL else None
-
-    def _inside_layer(self, node: fx.Node) -> bool:
-        """Whether the call is one of several that a layer of torch.nn makes."""
-        stack = self._stack(node)
-        home = stack[-1][1].rpartition(".")[0] if stack else ""
-        return home.startswith("torch.nn.modules.") and home != nn.Sequential.__module__ and not self._layer(node)
-
-    def _scope(self, node: fx.Node) -> str:
-        stack = self._stack(node)
-        if self._layer(node):
-            stack = stack[:-1]
-        return stack[-1][0] if stack else ""
 
     def _overwrite(self, node: fx.Node, target: Any, result: Any) -> None:
         """From here on, whoever reads what an in-place call changed reads its result."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
 
@@ -14,29 +16,74 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from qir.errors import Loc, QirError
+from qir.frontends.torch_errors import untraceable
 from qir.frontends.torch_lowerings import DTYPES
-from qir.frontends.torch_trace import recording_flags
+from qir.frontends.torch_trace import nothing_whole, recording_flags
+from qir.frontends.torch_whole import Call, kept_whole, observed
 from qir.types import UNKNOWN, ScalarType, TensorType, Type
 
 
+@dataclass(frozen=True)
+class Recording:
+    """An exported program, for every call with a training flag whether it was the module's own, and the whole calls."""
+
+    program: torch.export.ExportedProgram
+    flags: Sequence[bool] = ()
+    calls: Mapping[str, Call] = field(default_factory=dict)
+
+
 def export(
-    model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
-) -> tuple[torch.export.ExportedProgram, list[bool]]:
-    """The exported program, and for every call with a training flag whether it was given the module's own."""
+    model: nn.Module,
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    whole: Callable[[nn.Module], bool] = nothing_whole,
+    dynamic: bool = True,
+) -> Recording:
+    """What torch.export records of the model, in which modules of which `whole` is true are called and not looked into.
+
+    With `dynamic`, the sizes that the model lets be any number are symbols: of all axes, up to rank 3, or of axis 0.
+    """
+    calls = observed(model, whole, args, keywords)
+    given = (args, keywords)
+    twice = pytree.tree_map(_twice, given) if dynamic and _is_one(given) and not calls else given
     failures: list[Exception] = []
-    for dynamic in (True, False):
-        shapes = pytree.tree_map(_first_axis, (args, keywords)) if dynamic else None
-        shapes = None if shapes is None else (*shapes[0], *shapes[1].values())
-        if dynamic and (keywords or not any(shapes or ())):
-            continue
+    for axes in (_all_axes, _first_axis, None) if dynamic else (None,):
+        args, keywords = given if axes is None else twice
+        shapes = None if axes is None else _dynamic_shapes(model, args, keywords, axes)
         try:
-            with recording_flags(model) as flags, quiet():
+            with kept_whole(calls), recording_flags(model) as flags, quiet():
                 program = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
-            return program, flags
+            return Recording(program, flags, calls)
         except Exception as error:  # torch.export raises whatever the model's own code raises, and much of its own
             failures.append(error)
-    raise _unexportable(failures[-1]) from failures[-1]
+    raise untraceable("torch.export can not follow this model", model, failures[-1]) from failures[-1]
+
+
+def _dynamic_shapes(model: nn.Module, args: Any, keywords: Any, axes: Callable[[Any], Any]) -> Any:
+    bound = inspect.signature(model.forward).bind(*args, **keywords)
+    return {name: pytree.tree_map(axes, value) for name, value in bound.arguments.items()}
+
+
+def _all_axes(leaf: Any) -> Any:
+    """Every axis of sequences; images and videos keep their size."""
+    if not isinstance(leaf, torch.Tensor) or leaf.ndim > 3:
+        return _first_axis(leaf)
+    return {axis: torch.export.Dim.AUTO for axis, size in enumerate(leaf.shape) if size > 1} or None
+
+
+def _first_axis(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor) and leaf.ndim and leaf.shape[0] > 1:
+        return {0: torch.export.Dim.AUTO}
+    return None
+
+
+def _is_one(given: Any) -> bool:
+    """Whether the batch is a single item, a size of which torch.export makes no symbol."""
+    return all(leaf.shape[:1] == (1,) for leaf in pytree.tree_leaves(given) if isinstance(leaf, torch.Tensor))
+
+
+def _twice(leaf: Any) -> Any:
+    return torch.cat([leaf, leaf]) if isinstance(leaf, torch.Tensor) else leaf
 
 
 @contextmanager
@@ -51,25 +98,6 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
-
-
-def _first_axis(leaf: Any) -> Any:
-    if isinstance(leaf, torch.Tensor) and leaf.ndim and leaf.shape[0] > 1:
-        return {0: torch.export.Dim.AUTO}
-    return None
-
-
-def _unexportable(error: Exception) -> QirError:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
-    user = re.findall(r'File "([^"]+)", line (\d+)', str(error))
-    snippet = None
-    if user:
-        loc = Loc(user[-1][0], int(user[-1][1]))
-        snippet = f"{loc}\n    {loc.source.strip()}"
-    return QirError(
-        f"torch.export can not follow this model: {lines[0]}", stage="import", snippet=snippet,
-        help="a branch on tensor data goes into a function that torch.fx.wrap keeps whole",
-    )  # fmt: skip
 
 
 def type_of_example(value: Any) -> Type:

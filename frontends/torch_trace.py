@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import inspect
 import operator
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, reduce
-from pathlib import Path
+from functools import reduce
 from typing import Any
 
 import torch
@@ -21,7 +19,10 @@ from torch.overrides import TorchFunctionMode
 
 from qir.errors import Loc, QirError
 from qir.frontends.torch_einops import einops_functions, recording_einops
+from qir.frontends.torch_errors import untraceable
+from qir.frontends.torch_lines import is_users, shortened
 from qir.frontends.torch_names import called
+from qir.frontends.torch_state import untouched
 
 
 class TrainingFlag(int):
@@ -97,18 +98,11 @@ def _symbolic_training(model: nn.Module) -> Iterator[None]:
     Torch's layers hand theirs to compiled functions, which take nothing but a plain one. Attributes that forward sets
     are taken back in the end.
     """
-    kept = [(module, module.training, vars(module).copy()) for module in model.modules()]
-    try:
-        for module, _, _ in kept:
+    with untouched(model):
+        for module in model.modules():
             own = type(module).__module__.startswith("torch.")
             module.training = False if own else TrainingFlag(0)  # type: ignore[assignment]
         yield
-    finally:
-        for module, flag, attributes in kept:
-            module.training = flag
-            for name in vars(module).keys() - attributes.keys():
-                del vars(module)[name]
-            vars(module).update(attributes)
 
 
 def nothing_whole(module: nn.Module) -> bool:
@@ -150,7 +144,7 @@ def trace(
         try:
             graph = tracer.trace(model)
         except Exception as error:  # whatever the model's own code raises when run on proxies
-            raise _untraceable(error) from error
+            raise untraceable("torch.fx can not trace this model", model, error) from error
         return Trace(graph, model, {name: vars(model)[name] for name in set(vars(model)) - before})
 
 
@@ -208,49 +202,15 @@ def recording_flags(model: nn.Module) -> Iterator[list[bool]]:
         hook.remove()
 
 
-def _untraceable(error: Exception) -> QirError:
-    """An error that shows the deepest line of the user's own code."""
-    frames = []
-    step = error.__traceback__
-    while step is not None:
-        frames.append(Loc(_shortened(step.tb_frame.f_code.co_filename), step.tb_lineno))
-        step = step.tb_next
-    user = [loc for loc in frames if _is_users(loc.file)]
-    snippet = f"{user[-1]}\n    {user[-1].source.strip()}" if user else None
-    first = str(error).strip().splitlines() or [type(error).__name__]
-    return QirError(
-        f"torch.fx can not trace this model: {first[0]}",
-        snippet=snippet,
-        stage="import",
-        help="keep Python control flow and len() off tensors, or wrap the function with torch.fx.wrap",
-    )
-
-
-_TORCH = str(Path(torch.__file__).parent)
-_PACKAGES = str(Path(torch.__file__).parent.parent)
-_HERE = str(Path(__file__).parent)
 _LINE = "users_line"
-
-
-@cache
-def _is_users(file: str) -> bool:
-    return not file.startswith(("<", "torch/", _TORCH, _HERE)) and "importlib" not in file
-
-
-def _shortened(file: str) -> str:
-    """A path relative to the installed packages or the working folder, from where linecache still finds it."""
-    for folder in (_PACKAGES, os.getcwd()):
-        if file.startswith(folder + "/"):
-            return file[len(folder) + 1 :]
-    return file
 
 
 def _line_of_caller() -> tuple[str, int]:
     """File and line of the innermost frame below `trace` that is not torch's own; empty when there is none."""
     frame = sys._getframe(2)
     while frame is not None and frame.f_code is not trace.__code__:
-        if _is_users(frame.f_code.co_filename):
-            return _shortened(frame.f_code.co_filename), frame.f_lineno
+        if is_users(frame.f_code.co_filename):
+            return shortened(frame.f_code.co_filename), frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]
     return "", 0
 
@@ -263,6 +223,6 @@ def users_line(node: fx.Node) -> tuple[str, int]:
     if _LINE in node.meta:
         return tuple(node.meta[_LINE])
     for frame in reversed(list(_FRAME.finditer(node.stack_trace or ""))):
-        if _is_users(file := _shortened(frame["file"])):
+        if is_users(file := shortened(frame["file"])):
             return file, int(frame["line"])
     return "", 0

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +12,7 @@ from qir.graph import Graph
 from qir.ops import composed_families
 from qir.pipeline import Pipeline
 from qir.rewrite import Note
+from qir.same_outputs import Examples, check_equal, close, same
 from qir.watch import Outcomes
 
 if TYPE_CHECKING:
@@ -72,20 +72,6 @@ def prepare_model(
     return preparation(model, examples, excluded, importer, in_place, decompose).module
 
 
-@dataclass(frozen=True)
-class Examples:
-    """The arguments of one call of a model; those in `concrete` have the same value in every call."""
-
-    inputs: Sequence[Any] | None = None
-    keywords: dict[str, Any] = field(default_factory=dict)
-    concrete: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def given(self) -> bool:
-        """Whether there are any."""
-        return self.inputs is not None or bool(self.keywords)
-
-
 def preparation(
     model: nn.Module | torch.export.ExportedProgram,
     examples: Examples,
@@ -97,17 +83,21 @@ def preparation(
     """What `prepare_model` returns and what it did; `excluded` holds modules and exact classes that stay whole."""
     model = unwrapped(model)
     families = families_of(decompose)
-    failures: list[QirError] = []
+    failures: dict[str, QirError] = {}
     for name, read in importers(model, examples, excluded, importer):
+        if name in failures and failures[name].stage == "import":
+            continue
         try:
             return _prepared(model, imported(name, read), families, name, examples, in_place)
         except QirError as error:
-            failures.append(error)
-    if len(failures) > 1:
-        failures[0].help = f"torch.export fails too: {failures[1].message}"
-    elif not examples.given and importer == "auto":
-        failures[0].help = "give example_inputs=(…), and torch.export is tried too; " + (failures[0].help or "")
-    raise failures[0]
+            failures[name] = error
+    first, *others = failures.values()
+    for other in others:
+        line = None if other.snippet == first.snippet else other.snippet
+        first.help = "\n".join(filter(None, [first.help, f"torch.export fails too: {other.message}", line]))
+    if not examples.given and importer == "auto":
+        first.help = "\n".join(["give example_inputs=(…), and torch.export is tried too", first.help or ""])
+    raise first
 
 
 def families_of(decompose: bool | Sequence[str] | None) -> list[str]:
@@ -156,8 +146,8 @@ def importers(
     def whole(module: nn.Module) -> bool:
         return any(module is other or type(module) is other for other in excluded)
 
-    def export() -> Graph:
-        return import_exported(model, list(examples.inputs or ()), {**examples.keywords, **examples.concrete})
+    keywords = {**examples.keywords, **examples.concrete}
+    export = partial(import_exported, model, list(examples.inputs or ()), keywords, whole=whole)
 
     if importer not in ("auto", "fx", "export"):
         raise QirError(f"there is no importer {importer!r}", help="importers are 'auto', 'fx' and 'export'")
@@ -167,16 +157,12 @@ def importers(
         raise QirError("torch.export needs example inputs", help="give example_inputs=(…)")
     if importer == "fx" and examples.keywords:
         raise QirError("torch.fx takes no keyword examples", help="give importer='export', or example_inputs=(…)")
-    keeps = any(map(whole, model.modules()))
-    if keeps and examples.keywords:
-        raise QirError("torch.export keeps no module whole, and torch.fx takes no keyword examples",
-                       help="give positional example_inputs=(…)")  # fmt: skip
     ways: list[tuple[str, Callable[[], Graph]]] = []
     if importer != "export" and not examples.keywords:
         traced = partial(import_torch, model, examples.inputs, whole=whole, concrete=examples.concrete)
         ways.append(("torch.fx", traced))
-    if importer == "export" or (examples.given and importer == "auto" and not keeps):
-        ways.append(("torch.export", export))
+    if importer == "export" or (examples.given and importer == "auto"):
+        ways += [("torch.export", export), ("torch.export", partial(export, dynamic=False))]
     return ways
 
 
@@ -194,7 +180,7 @@ def _prepared(
     module.meta["new_layers"] = {note.module: str(note.loc or "") for note in (*lifted, *unrolled)}
     if examples.given:
         exact = all(composed_families()[name] for name in families)
-        _check_equal(model, module, importer, examples, _same if exact else _close)
+        check_equal(model, module, importer, examples, same if exact else close)
     if isinstance(model, nn.Module):
         copy_training_flags(module, model)
     return Preparation(module, graph, importer, lifted, unrolled)
@@ -207,75 +193,3 @@ def copy_training_flags(prepared: fx.GraphModule, model: nn.Module) -> None:
         while path not in flags:
             path = path.rpartition(".")[0]
         module.training = flags[path]
-
-
-def _check_equal(
-    model: Any, prepared: nn.Module, importer: str, examples: Examples, same: Callable[[Any, Any], bool]
-) -> None:
-    """Raise QirError unless both return the same for the examples in evaluation mode."""
-    from torch import nn
-
-    keywords = {**examples.keywords, **examples.concrete}
-    original = model if isinstance(model, nn.Module) else model.module()
-    expected, shape = _run("the model", original, examples.inputs or (), keywords)
-    given = keywords if importer == "torch.export" else examples.keywords
-    actual, prepared_shape = _run("the prepared model", prepared, examples.inputs or (), given)
-    help = "its forward asks Python for the type of a tensor; give importer='export'"
-    if len(expected) != len(actual):
-        message = f"the prepared model returns {len(actual)} values and the model {len(expected)}"
-        raise QirError(message, stage="prepare", help=help)
-    if shape != prepared_shape:
-        message = f"the prepared model returns its values as {prepared_shape} and the model as {shape}"
-        raise QirError(message, stage="prepare", help=help)
-    for number, (a, b) in enumerate(zip(expected, actual, strict=True)):
-        if not same(a, b):
-            message = f"output {number} of the prepared model differs from the model's on the example inputs"
-            help = "keep the module that differs whole: modules_to_exclude=[…]"
-            if importer == "torch.export":
-                help = "the model computes otherwise while torch.export looks on; give importer='fx'"
-            raise QirError(message, stage="prepare", help=help)
-
-
-def _run(who: str, module: nn.Module, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[list[Any], Any]:
-    """The leaves of what a module returns in evaluation mode, and how it arranges them."""
-    import torch
-    from torch.utils import _pytree as pytree
-
-    flags = [(part, part.training) for part in module.modules()]
-    try:
-        for part, _ in flags:
-            part.training = False
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return pytree.tree_flatten(module(*deepcopy(list(inputs)), **deepcopy(dict(keywords))))
-    except Exception as error:  # whatever the model's own code raises
-        message = f"{who} fails on the example inputs: {type(error).__name__}: {error}"
-        raise QirError(message, stage="prepare") from error
-    finally:
-        for part, flag in flags:
-            part.training = flag
-
-
-def _same(a: Any, b: Any) -> bool:
-    import torch
-
-    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
-        return type(a) is type(b) and bool(a == b)
-    if not _alike(a, b):
-        return False
-    return torch.equal(a, b) or bool(torch.all((a == b) | (a.isnan() & b.isnan())))
-
-
-def _close(a: Any, b: Any) -> bool:
-    """Whether two outputs are equal, floats within a thousandth of the largest."""
-    import torch
-
-    if not isinstance(a, torch.Tensor) or not a.is_floating_point() or a.numel() == 0 or not _alike(a, b):
-        return _same(a, b)
-    finite = a[a.isfinite()].abs()
-    slack = 1e-3 * float(finite.max()) if finite.numel() else 0.0
-    return torch.allclose(a, b, rtol=1e-3, atol=slack, equal_nan=True)
-
-
-def _alike(a: Any, b: Any) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype

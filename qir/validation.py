@@ -12,7 +12,8 @@ from qir.errors import QirError
 from qir.facts import FUNCTIONALS_LIFTED, MODULES_UNROLLED
 from qir.graph import Graph, Node
 from qir.pipeline import Pipeline
-from qir.preparation import Examples, imported, importers, unwrapped
+from qir.preparation import imported, importers, unwrapped
+from qir.same_outputs import Examples
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,7 +99,10 @@ def _paths(model: nn.Module, layers: Sequence[nn.Module]) -> list[str]:
 def _imported(model: nn.Module, examples: Examples, whole: Sequence[nn.Module]) -> tuple[Graph | None, list[Finding]]:
     """The graph, if an importer takes the model, and what the others say."""
     found: list[Finding] = []
+    ways: dict[str, Callable[[], Graph]] = {}
     for name, read in importers(model, examples, whole):
+        ways.setdefault(name, read)
+    for name, read in ways.items():
         try:
             return imported(name, read), found
         except QirError as error:

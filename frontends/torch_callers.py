@@ -1,0 +1,47 @@
+"""Which module makes a call that `torch.export` recorded."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import fx, nn
+
+from qir.frontends.torch_aten import SINGLE_CALL, aten
+from qir.frontends.torch_calls import follows_training
+
+
+class Callers:
+    """Reads the modules, from the outermost inwards, whose forward makes a call of the model."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def stack(self, node: fx.Node) -> list[tuple[str, str]]:
+        """Path and class of each module."""
+        stack = (node.meta.get("nn_module_stack") or {}).values()
+        known = [(re.sub(r"@\d+", "", str(path)), str(kind)) for path, kind in stack]
+        return [] if known and known[0][0].startswith("_empty") else known  # torch's word for "not known"
+
+    def layer(self, node: fx.Node) -> str | None:
+        """The path of the torch.nn layer that makes the call, when it is one that a single call computes."""
+        stack = self.stack(node)
+        if not stack:
+            return None
+        path, kind = stack[-1]
+        if node.target is aten.batch_norm.default and isinstance(self.model, nn.Module):
+            return path if follows_training(self.model.get_submodule(path)) else None
+        return path if kind.startswith("torch.nn.modules.") and kind.rpartition(".")[2] in SINGLE_CALL else None
+
+    def in_layer(self, node: fx.Node) -> bool:
+        """Whether the call is one of several that a layer of torch.nn makes."""
+        stack = self.stack(node)
+        home = stack[-1][1].rpartition(".")[0] if stack else ""
+        return home.startswith("torch.nn.modules.") and home != nn.Sequential.__module__ and not self.layer(node)
+
+    def scope(self, node: fx.Node) -> str:
+        """The path of the module whose forward makes the call, or calls the layer that does."""
+        stack = self.stack(node)
+        if self.layer(node):
+            stack = stack[:-1]
+        return stack[-1][0] if stack else ""
