@@ -18,7 +18,7 @@ from qir.backends.torch_quantizers import Quantizer, quantizers_of
 from qir.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from qir.encodings import ProductEncoding
 from qir.errors import QirError
-from qir.graph import Graph
+from qir.graph import Graph, Node
 from qir.quantizers import quantizers, replace_encodings
 from qir.types import NUMPY, type_of
 from qir.verify import verify
@@ -51,6 +51,7 @@ def save_checkpoint(path: str | Path, graph: Graph, module: nn.Module, extra: Ma
         "disabled": [name for name, quantizer in quantizers_of(module) if not quantizer.enabled],
         "dtypes": dtypes,
         "signature": _signature(graph),
+        "layers": sorted({node.op for node in graph.nodes() if _is_kept(node)}),
     }
     write_checkpoint(path, Checkpoint(_current(graph, module, state), state, settings, extra or {}))
 
@@ -64,6 +65,10 @@ def load_checkpoint(path: str | Path, graph: Graph | None = None) -> tuple[Graph
     """
     found = read_checkpoint(path, graph)
     settings = found.module
+    if graph is None and settings["layers"]:
+        raise QirError(f"the checkpoint {path} is of a model with layers that text can not hold",
+                       snippet="\n".join(settings["layers"][:20]),
+                       help="load it into a simulator that was made like the one that was saved")  # fmt: skip
     if graph is None:
         found.graph.signature = _read_signature(settings["signature"], path)
     verify(found.graph)
@@ -83,6 +88,11 @@ def load_checkpoint(path: str | Path, graph: Graph | None = None) -> tuple[Graph
             _damaged(path, f"there is no quantizer {name}")
         quantizer.enabled = False
     return found.graph, module, dict(found.extra)
+
+
+def _is_kept(node: Node) -> bool:
+    """Whether the node is a layer of the framework that is called as it is."""
+    return node.definition.opaque and isinstance(node.host, nn.Module)
 
 
 def _current(graph: Graph, module: nn.Module, state: Mapping[str, np.ndarray]) -> Graph:

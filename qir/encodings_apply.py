@@ -18,7 +18,7 @@ from qir.graph import Graph, Node
 from qir.json_documents import refuse
 from qir.quantizers import quantizers, replace_encodings
 from qir.rewrite import Note, Outcome
-from qir.tensor_names import float_model, is_parameter, layer_ports, place_of, quantizers_by_name
+from qir.tensor_names import float_model, is_parameter, layer_ports, paths_of, place_of, quantizers_by_name
 
 
 def encodings_of(graph: Graph, names: Mapping[Node, str] | None = None, **about: Any) -> TensorEncodings:
@@ -45,10 +45,9 @@ def torch_encodings(graph: Graph, **about: Any) -> dict[str, Any]:
     activations: dict[tuple[str, str, int], Encoding] = {}
     parameters: dict[str, Encoding] = {}
     for node in quantizers(graph):
-        weight, encoding = node.operands[0].weight, node.attrs["encoding"]
-        if weight is not None:
-            parameters.update(dict.fromkeys(weight.paths, encoding))
-        else:
+        encoding, paths = node.attrs["encoding"], paths_of(node)
+        parameters.update(dict.fromkeys(paths, encoding))
+        if not paths:
             activations.update(dict.fromkeys(layer_ports(node), encoding))
     check_calibrated({":".join(map(str, port)): encoding for port, encoding in activations.items()} | parameters)
     return torch_document(activations, parameters, TensorEncodings({}, {}, **about).settings)
@@ -80,12 +79,14 @@ def apply_encodings(
 ) -> Applied:
     """Let the quantizers of `graph` hold the encodings of a file, found by the names of their tensors.
 
+    Those are names in the model's state and of its layers; where they do not do, names in its float ONNX model.
     The file's bit widths and scales replace those of the graph. Quantizers that are `frozen` keep theirs, and so do
     those on the product grid of a bias, which follows its factors. Raises QirError, changing nothing, for an empty
     file, for grids that contradict the tensor or each other; and, when `strict`, for names that no quantizer has and
     for a file that disagrees with the graph about channels, symmetry, or integer and float.
     """
-    file, known = read_encodings(source), quantizers_by_name(graph)
+    file = read_encodings(source)
+    known = quantizers_by_name(graph, [entry.name for entry in file.entries])
     if not file.entries:
         refuse("$", "the file holds no encodings")
     applied = Applied(surplus=[entry.name for entry in file.entries if entry.name not in known])

@@ -5,7 +5,7 @@ The ONNX model is made first and the names are read from it, so they can not dis
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from qir.encodings import Encoding
@@ -75,21 +75,46 @@ def layer_ports(node: Node) -> Iterator[tuple[str, str, int]]:
     if alone and written is not None and written.module is not None and not is_quantizer(written):
         yield written.module, "output", tensor.port
         return
-    read = [use for use in node.result.uses if use.node.module is not None and not is_quantizer(use.node)]
-    yield from ((use.node.module or "", "input", use.port) for use in read)
+    read = list(_ports_that_read(node))
+    yield from read
     if not read and node.module is not None:
         yield node.module, "output", 0
 
 
-def quantizers_by_name(graph: Graph, opset: int = 21) -> dict[str, list[Node]]:
+def _ports_that_read(node: Node) -> Iterator[tuple[str, str, int]]:
+    """The operands of layers that a quantizer's result is."""
+    for use in node.result.uses:
+        if use.node.module is not None and not is_quantizer(use.node):
+            yield use.node.module, "input", use.port
+
+
+def quantizers_by_layer(graph: Graph) -> dict[str, Node]:
+    """The quantizers of `graph` by the names that a model's state and layers have for their tensors.
+
+    Those are a weight's paths, and for others the ports of the layers around them, as `layer:output:0`.
+    """
+    found: dict[str, Node] = {}
+    for node in quantizers(graph):
+        ports = [layer_port(*port) for port in (*layer_ports(node), *_ports_that_read(node))]
+        found.update(dict.fromkeys(paths_of(node) or ports, node))
+    return found
+
+
+def quantizers_by_name(graph: Graph, wanted: Collection[str] | None = None) -> dict[str, list[Node]]:
     """The quantizers of `graph` by every name that a file may have for their tensors.
 
-    Those are the tensor's name in the float ONNX model, a weight's paths in the state, and `layer:output:0`.
+    Those are the names in the model's state and layers, and the names in its float ONNX model; the latter are left out
+    where the former are all that is `wanted`, as not every model has a place in ONNX.
     """
-    found: dict[str, list[Node]] = {}
-    for node, name in float_model(graph, opset).names.items():
-        weight = node.operands[0].weight
-        others = weight.paths if weight is not None else [layer_port(*port) for port in layer_ports(node)]
-        for known in dict.fromkeys([name, *others]):
-            found.setdefault(known, []).append(node)
+    found = {name: [node] for name, node in quantizers_by_layer(graph).items()}
+    if wanted is None or not set(wanted) <= set(found):
+        for node, name in float_model(graph).names.items():
+            if node not in (others := found.setdefault(name, [])):
+                others.append(node)
     return found
+
+
+def paths_of(node: Node) -> tuple[str, ...]:
+    """The paths in the model's state of the weight that a quantizer rounds; none for other tensors."""
+    weight = node.operands[0].weight
+    return () if weight is None else weight.paths

@@ -25,7 +25,7 @@ from qir.graph import Graph
 from qir.quantizers import quantizers, replace_encodings
 from tests.comparing import tensors
 from tests.models import SMALL
-from tests.test_encodings_apply import quantized_everywhere, uncalibrated
+from tests.test_encodings_apply import quantize_floats, quantized_everywhere, uncalibrated
 
 
 def same(first: Any, second: Any) -> bool:
@@ -234,3 +234,24 @@ def test_nothing_in_a_checkpoint_is_executed(saved: Path) -> None:
     put(path, header, content)
     with pytest.raises(QirError, match="signature"):
         load_checkpoint(path)
+
+
+class WithLstm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.fc = nn.LSTM(4, 6, batch_first=True, proj_size=3), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.lstm(x)[0])
+
+
+def test_layers_that_text_can_not_hold_need_the_graph(tmp_path: Path) -> None:
+    model, x = WithLstm().eval(), torch.randn(2, 5, 4)
+    prepared = qir.Pipeline.parse("lift-functionals,unroll-modules").run(qir.import_model(model, [x]))
+    graph = quantize_floats(prepared)
+    module = emit_torch(graph)
+    save_checkpoint(tmp_path / "sim.ckpt", graph, module)
+    _, again, _ = load_checkpoint(tmp_path / "sim.ckpt", graph)
+    assert same(outputs(module, [x]), outputs(again, [x]))
+    with pytest.raises(QirError, match="text can not hold"):
+        load_checkpoint(tmp_path / "sim.ckpt")

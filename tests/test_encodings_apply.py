@@ -23,7 +23,7 @@ from qir.graph import Graph, Node
 from qir.names import Paths
 from qir.preparation import PREPARE
 from qir.quantizers import quantizers, replace_encodings
-from qir.tensor_names import float_model, quantizers_by_name
+from qir.tensor_names import float_model, quantizers_by_layer
 from qir.traits import Weighted
 from qir.types import TensorType
 from tests.model_table import Example
@@ -31,9 +31,13 @@ from tests.models import SMALL
 
 
 def quantized_everywhere(example: Example) -> Graph:
-    """The prepared model, composites and all, with a calibrated quantizer on every float tensor but for buffers."""
+    """The prepared model, composites and all, with every float tensor quantized."""
     graph = qir.import_model(example.model(), example.inputs())
-    qir.Pipeline.parse(PREPARE).run(graph)
+    return quantize_floats(qir.Pipeline.parse(PREPARE).run(graph))
+
+
+def quantize_floats(graph: Graph) -> Graph:
+    """The graph, with a calibrated quantizer on every float tensor but for buffers."""
     random = np.random.default_rng(0)
     values = [*graph.inputs, *graph.weights(), *(value for node in graph.nodes() for value in node.results)]
     weights = {node.operands[trait.weight] for node in graph.nodes() if (trait := node.definition.trait(Weighted))}
@@ -168,9 +172,10 @@ def test_shared_grids_stay_shared_and_products_follow() -> None:
 
 
 def test_names_are_those_of_tensors_layers_and_states() -> None:
-    names = quantizers_by_name(qir.parse(TEXT))
-    assert set(names) == {"x", "y", "w", "b", "fc", "fc.weight", "head.weight", "fc.bias", "add:input:0", "add:input:1",
-                          "fc:output:0"}  # fmt: skip
+    graph = qir.parse(TEXT)
+    assert list(float_model(graph).names.values()) == ["x", "y", "w", "b", "fc"]
+    layers = {"fc.weight", "head.weight", "fc.bias", "add:input:0", "add:input:1", "fc:output:0"}
+    assert set(quantizers_by_layer(graph)) == layers
 
 
 @pytest.mark.parametrize(
@@ -219,6 +224,23 @@ def test_a_removed_factor_takes_the_bias_with_it() -> None:
     graph = qir.parse(TEXT)
     remove(graph, [node for node in quantizers(graph) if node.operands[0].hint == "w"])
     assert [node.operands[0].hint for node in quantizers(graph)] == ["x", "y", "fc"]
+
+
+def test_layers_are_found_where_the_model_has_no_place_in_onnx() -> None:
+    graph = qir.parse(
+        """graph @g(%x: f32[...]) {
+  %x_q = qir.Quantize %x {encoding=$x_q} : f32[...] [x_quantizer]
+  %y = qir.Unfold %x_q {kernel_size=(2, 2)} : f32[...] [unfold]
+  return %y
+  $x_q = u8 asymmetric scale=0.5 zero_point=3
+}"""
+    )
+    with pytest.raises(QirError, match="rank"):
+        encodings_of(graph)
+    file = torch_encodings(graph)
+    file["activation_encodings"]["unfold"]["input"]["0"]["scale"] = 0.25
+    apply_encodings(graph, file)
+    assert scale_of(graph, "x") == 0.25
 
 
 def test_two_grids_on_one_tensor_are_two_tensors_in_the_onnx_file() -> None:
