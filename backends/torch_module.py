@@ -21,6 +21,7 @@ from qir.backends import (  # noqa: F401  (they fill the table)
     torch_layers,
     torch_movement,
     torch_reductions,
+    torch_transformer,
 )
 from qir.backends.torch_calls import framework_object, map_nested, opaque_call
 from qir.backends.torch_emissions import EMISSIONS, Emission

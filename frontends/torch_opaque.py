@@ -27,9 +27,6 @@ _NAMES = {
         "view_as_real_copy",
     "recurrent: what its subclasses have in common":
         "nn.RNNBase nn.RNNCellBase",
-    "attention: kept whole by its framework layer":
-        "multi_head_attention_forward nn.MultiheadAttention nn.Transformer nn.TransformerDecoder "
-        "nn.TransformerDecoderLayer nn.TransformerEncoder nn.TransformerEncoderLayer",
     "the result's shape depends on data":
         "nonzero_static unique_consecutive",
     "linear algebra without an ONNX operator":

@@ -26,6 +26,7 @@ from qir.frontends import (  # noqa: F401  (they fill the table)
     torch_shapes,
     torch_sorting,
     torch_tensors,
+    torch_transformer,
     torch_windows,
 )
 from qir.frontends.torch_lowerings import Builder, Lowering, Unlowered, lowers

@@ -31,7 +31,7 @@ def scaled_dot_product(graph: Graph, node: Node) -> Sequence[Value]:
         query, key, value = (on.cast(part, "f32") for part in (query, key, value))
     if node.attr("enable_gqa"):
         key, value = (_repeated(on, part, on.size(query, -3)) for part in (key, value))
-    scores = _scores(on, query, key, node.attr("scale"))
+    scores = attention_scores(on, query, key, node.attr("scale"))
     mask = node.operand("mask")
     if node.attr("is_causal"):
         mask = on.constant(np.tril(np.ones((on.size(query, -2), on.size(key, -2)), bool)))
@@ -39,8 +39,8 @@ def scaled_dot_product(graph: Graph, node: Node) -> Sequence[Value]:
     return [on.cast(attended, narrow) if narrow else attended]
 
 
-def _scores(on: Parts, query: Value, key: Value, scale: float | None) -> Value:
-    """query @ key.T * scale, half of the scale on either side."""
+def attention_scores(on: Parts, query: Value, key: Value, scale: float | None) -> Value:
+    """query @ key.T * scale, half of the scale on either side; 1 / sqrt of the last axis where it is None."""
     scale = 1.0 / math.sqrt(on.size(query, -1)) if scale is None else scale
     root = math.sqrt(abs(scale))
     turned = on.composite("SwapAxes", [key], axis0=-2, axis1=-1)[0]

@@ -142,7 +142,8 @@ def _typed(op: str, name: str, kind: str, given: Any) -> Any:
 
 
 DECLARATIONS = ("qir.composites", "qir.functions", "qir.function_moves", "qir.function_sums", "qir.function_elements",
-                "qir.function_sorts", "qir.attention", "qir.recurrent", "qir.integer", "qir.qdq")  # fmt: skip
+                "qir.function_sorts", "qir.attention", "qir.multihead", "qir.transformer", "qir.recurrent", "qir.integer",
+                "qir.qdq")  # fmt: skip
 """The modules that declare the operators outside the ONNX standard."""
 
 ENTRY_POINTS = "qir.operators"

@@ -28,8 +28,9 @@ class Parts(Writer):
         self.layer = layer
 
     def within(self, name: str) -> Parts:
-        """What adds parts to a layer below the composite's; functional calls where the composite is one."""
-        return Parts(self.graph, self.node, f"{self.node.module}.{name}" if self.node.module else None)
+        """What adds parts to a layer below this one; functional calls where the composite is one."""
+        path = self.layer or self.node.module
+        return Parts(self.graph, self.node, f"{path}.{name}" if path else None)
 
     def __getattr__(self, op: str) -> Callable[..., Value]:
         def add(*operands: Any, **attrs: Any) -> Value:

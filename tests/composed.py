@@ -19,11 +19,12 @@ from qir.verify import verify
 from tests.comparing import tensors
 
 SPELLINGS = {
-    F.scaled_dot_product_attention, "einops.einops.reduce",
+    F.scaled_dot_product_attention, F.multi_head_attention_forward, nn.MultiheadAttention, nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer, nn.TransformerEncoder, nn.TransformerDecoder, nn.Transformer, "einops.einops.reduce",
     torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, nn.LSTM, nn.GRU, nn.RNN,
     torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell, nn.LSTMCell, nn.GRUCell, nn.RNNCell,
 }  # fmt: skip
-"""Those that `tests.test_attention`, `tests.test_recurrent` and `tests.test_einsum` call."""
+"""Those that `tests.test_attention`, `test_transformer`, `test_recurrent` and `test_einsum` call."""
 
 
 def traced(target: Any, inputs: Sequence[Tensor], *args: Any, **kwargs: Any) -> nn.Module:

@@ -84,6 +84,7 @@ def test_parts_of_half_floats_are_torchs_math_kernel() -> None:
         assert same(parts(*inputs), model(*inputs))
 
 
+@pytest.mark.slow
 @each
 def test_onnxruntime_agrees(name: str) -> None:
     model, inputs = attend(name)

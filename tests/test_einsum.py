@@ -143,6 +143,7 @@ def test_patterns_come_apart_without_example_inputs_too(name: str, typed: bool) 
         assert same(prepared(x), model(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PATTERNS)
 def test_onnxruntime_agrees_on_patterns(name: str) -> None:
     model = Applied(PATTERNS[name]).eval()

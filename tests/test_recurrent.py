@@ -116,6 +116,7 @@ def test_parts_are_torchs_but_for_its_fused_lstm(kind: Any, options: Any, given:
         torch.testing.assert_close(gradient, others[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @each
 def test_onnxruntime_agrees(kind: Any, options: Any, given: bool, batched: bool) -> None:
     model, inputs = case(kind, options, given, batched)
