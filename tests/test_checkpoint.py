@@ -22,6 +22,7 @@ from qir.backends.torch_quantizers import learn_ranges, quantizers_of
 from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding
 from qir.errors import QirError
 from qir.graph import Graph
+from qir.preparation import Examples, preparation
 from qir.quantizers import quantizers, replace_encodings
 from tests.comparing import tensors
 from tests.models import SMALL
@@ -236,19 +237,12 @@ def test_nothing_in_a_checkpoint_is_executed(saved: Path) -> None:
         load_checkpoint(path)
 
 
-class WithLstm(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm, self.fc = nn.LSTM(4, 6, batch_first=True, proj_size=3), nn.Linear(3, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.lstm(x)[0])
-
-
 def test_layers_that_text_can_not_hold_need_the_graph(tmp_path: Path) -> None:
-    model, x = WithLstm().eval(), torch.randn(2, 5, 4)
-    prepared = qir.Pipeline.parse("lift-functionals,unroll-modules").run(qir.import_model(model, [x]))
-    graph = quantize_floats(prepared)
+    example = SMALL["perceptron"]
+    model, inputs = example.model(), example.inputs()
+    x = inputs[0]
+    whole = next(inner for inner in model.modules() if isinstance(inner, nn.Linear))
+    graph = quantize_floats(preparation(model, Examples(inputs), excluded=[whole]).graph)
     module = emit_torch(graph)
     save_checkpoint(tmp_path / "sim.ckpt", graph, module)
     _, again, _ = load_checkpoint(tmp_path / "sim.ckpt", graph)
