@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from qir.aimet_files import FOLDER, config_names, read_config, refusal
+from qir.aimet_files import FOLDER, read_config, refusal
 from qir.graph import Node
 from qir.ops import COMPOSITES, definition
 from qir.patterns import precedes_norm
@@ -29,20 +29,20 @@ def placement(
 
     Raises QirError, with the path into the JSON, for a config that means nothing or contradicts itself.
     """
-    file, document = read_config(config)
-    shipped = config in config_names()
-    return _Config(file, document, activation or Grid(), weight or Grid(), shipped).placement(per_channel)
+    found = read_config(config)
+    made = _Config(found.name, found.document, found.shipped, activation or Grid(), weight or Grid())
+    return made.placement(per_channel)
 
 
 @dataclass
 class _Config:
-    """One config and the grids that were asked for. The rules of a config that comes with qir are for any model."""
+    """One config and the grids that were asked for. What of it is `shipped` with qir is meant for any model."""
 
     file: str
     document: Mapping[str, Any]
+    shipped: Mapping[str, Any]
     wanted_activation: Grid
     wanted_weight: Grid
-    shipped: bool
 
     def placement(self, per_channel: bool | None) -> Placement:
         defaults = self.document["defaults"]
@@ -70,6 +70,10 @@ class _Config:
             return "its result lies on the grid of what it reads"
         return f"{self.file} does not quantize {op}"
 
+    def _is_shipped(self, section: str, name: str) -> bool:
+        """Whether a config that comes with qir says the same."""
+        return bool(self.shipped.get(section, {}).get(name) == self.document[section][name])
+
     def source(self, *keys: str | int) -> str:
         return f"{self.file}: {'.'.join(map(str, keys))}"
 
@@ -84,7 +88,8 @@ class _Config:
         where = self.source("defaults.params")
         yield Rule(where, DEFAULTS, parameters=every, per_channel=channels, general=True)
         for name, said in self.document["params"].items():
-            yield Rule(self.source("params", name), PARAMS, parameters={name: _parameter(said)}, general=self.shipped)
+            yield Rule(self.source("params", name), PARAMS, parameters={name: _parameter(said)},
+                       general=self._is_shipped("params", name))  # fmt: skip
 
     def _op_types(self, activation: Grid, weight: Grid) -> Iterator[Rule]:
         """The section `op_type`, and what the hardware and the operators' kernels change."""
@@ -99,7 +104,7 @@ class _Config:
                 writes=WRITES[said.get("is_output_quantized")],
                 activation=Grid(symmetric=said.get("is_symmetric")),
                 parameters={key: _parameter(value) for key, value in said.get("params", {}).items()},
-                general=self.shipped,
+                general=self._is_shipped("op_type", name),
                 per_channel=said.get("per_channel_quantization"),
                 limits=(limits.get("min"), limits.get("max")) if limits else None,
             )
@@ -130,7 +135,7 @@ class _Config:
             self._check_edges(f"$.supergroups[{number}].edges", len(steps), edges)
             source = self.source(f"supergroups[{number}]")
             yield Group(source, tuple(map(_named, steps)), tuple((a, b) for a, b in edges),
-                        folds_norms=True, general=self.shipped)  # fmt: skip
+                        folds_norms=True, general=said in self.shipped.get("supergroups", ()))  # fmt: skip
         yield Group(f"{self.file}: batch norms that fold", (precedes_norm,), (), folds_norms=True, general=True)
 
     def _check_edges(self, at: str, steps: int, edges: list[list[int]]) -> None:
@@ -178,7 +183,7 @@ class _Config:
 
     def _remarks(self, activation: Grid, weight: Grid) -> Iterator[tuple[str, str]]:
         """What the config says without effect."""
-        if self.shipped:
+        if self.document == self.shipped:
             return
         kernels = self.document["defaults"].get("supported_kernels", [])
         if kernels and not any(_fits(kernel, activation, weight) for kernel in kernels):

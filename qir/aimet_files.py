@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -25,10 +26,19 @@ def refusal(file: str, at: str, message: str, help: str | None = None) -> QirErr
     return QirError(f"{file}: {at}: {message}", stage="config", help=help)
 
 
-def read_config(name: str) -> tuple[str, dict[str, Any]]:
-    """The file's name and the document of the config called `name`, or in the file `name` if it ends in `.json`.
+@dataclass(frozen=True)
+class ConfigFile:
+    """A config that was read: the document with what it extends, flags as bool, and what of it comes with qir."""
 
-    A config may name another in `extends`; its own tables are then laid over those. Flags are bool in what is returned.
+    name: str
+    document: Mapping[str, Any]
+    shipped: Mapping[str, Any]
+
+
+def read_config(name: str) -> ConfigFile:
+    """The config called `name`, or in the file `name` if it ends in `.json`.
+
+    A config may name another in `extends`; its own tables are then laid over those.
     Raises QirError, with the path into the JSON, for what can not be read and for what does not follow the schema.
     """
     path = _path(name)
@@ -36,8 +46,20 @@ def read_config(name: str) -> tuple[str, dict[str, Any]]:
     error = next(iter(sorted(_validator().iter_errors(document), key=lambda error: list(map(str, error.path)))), None)
     if error is not None:
         raise refusal(path.name, error.json_path, *_said(error))
-    plain: dict[str, Any] = _flags(document)
-    return path.name, plain
+    return ConfigFile(path.name, _flags(document), _flags(_shipped(path)))
+
+
+def _shipped(path: Path) -> dict[str, Any]:
+    """What the config says because one that comes with qir does."""
+    if path.parent == FOLDER:
+        return _document(path, ())
+    base = json.loads(path.read_text(encoding="utf-8")).get("extends")
+    return {} if base is None else _shipped(_base(path, base))
+
+
+def _base(path: Path, name: Any) -> Path:
+    """The file that a config in `path` extends by this name."""
+    return _path(str(path.parent / str(name)) if str(name).endswith(".json") else str(name))
 
 
 def _path(name: str) -> Path:
@@ -64,8 +86,7 @@ def _document(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     base = found.pop("extends", None)
     if base is None:
         return found
-    beside = str(path.parent / str(base)) if str(base).endswith(".json") else str(base)
-    merged: dict[str, Any] = _over(_document(_path(beside), (*below, path)), found)
+    merged: dict[str, Any] = _over(_document(_base(path, base), (*below, path)), found)
     return merged
 
 

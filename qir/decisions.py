@@ -101,9 +101,10 @@ class Decisions:
 
     def _done(self, node: Node) -> str:
         found = self.settings[node]
-        if found.reads is None or not found.reads.value:
+        wanted = found.writes is None or found.writes.value != "if-read" or self.wanted(self.flow.ends(node)[0])
+        if (found.reads is None or not found.reads.value) and wanted:
             return f"is quantized ({found.writes.rule.source})" if found.writes else "its parameters are quantized"
-        if found.writes is not None and found.writes.value == "if-read" and not self.wanted(self.flow.ends(node)[0]):
+        if not wanted:
             return "writes float32: nothing that reads it is an integer kernel"
         return "computes with integers"
 

@@ -234,7 +234,7 @@ def _after(found: Settings, rule: Rule, node: Node, placement: Placement) -> Set
         said = None if name is None else rule.parameters.get(name, rule.parameters.get("*"))
         if name is None or said is None:
             continue
-        before = parameters.get(name, Parameter(None, placement.parameters.get(name, placement.parameters["*"])))
+        before = parameters.get(name, Parameter(None, _base(placement, node, name)))
         quantized = before.quantized if said.quantized is None else said.quantized
         like = before.like_output if said.like_output is None else said.like_output
         parameters[name] = Parameter(quantized, said.grid.over(before.grid), like)
@@ -251,6 +251,13 @@ def _after(found: Settings, rule: Rule, node: Node, placement: Placement) -> Set
         rule.limits or found.limits,
         found.agrees if rule.activation.format is None else rule.agrees and rule.activation.format != "int",
     )
+
+
+def _base(placement: Placement, node: Node, name: str) -> Grid:
+    """The grid of a parameter before any rule; one of an accumulator is for operators that have one."""
+    every = placement.parameters["*"]
+    grid = placement.parameters.get(name, every)
+    return every if grid.product and node.definition.trait(Weighted) is None else grid
 
 
 PARAMETER_NAMES = {

@@ -1,9 +1,10 @@
 """Decides by cost which kernels compute with integers.
 
 Operators that no float operator stands beside compute with integers: nothing is converted around them, and what is
-simulated is exact. Where a float operator stands beside, the choice is the one that takes the least time together,
-conversions included. It is a minimum cut: each kernel is on the side of integers or of float and costs what it takes
-there, and a tensor that crosses costs its conversion.
+simulated is exact. So do those that only read what kernels without a float result write, and those of one tensor that
+only integer kernels read: one rounding is there in any case. Where a float operator stands beside, the choice is the
+one that takes the least time together, conversions included. It is a minimum cut: each kernel is on the side of
+integers or of float and costs what it takes there, and a tensor that crosses costs its conversion.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def slower_on_integers(flow: Flow, costs: Costs) -> dict[Node, str]:
     if all(other in neighbours for near in neighbours.values() for other in near):
         return {}
     chosen = _cheapest(flow, costs, able)
+    while more := {node for node in able if node not in chosen and _rounded_anyway(flow, node, chosen)}:
+        chosen |= more
     left = nx.Graph()
     left.add_nodes_from(node for node in able if node not in chosen)
     left.add_edges_from((a, b) for a in left for b in neighbours[a] if b in left)
@@ -51,12 +54,15 @@ def _shown(nanoseconds: float) -> str:
     return f"{nanoseconds / 1e3:.3g} µs"
 
 
+def _sources(flow: Flow, node: Node) -> list[Node | None]:
+    """The kernels that the node reads from, None for what enters the graph."""
+    read = (node.operands[port] for port in activation_ports(node))
+    return [flow.source(value) for value in read if value.weight is None]
+
+
 def _neighbours(flow: Flow, node: Node) -> Iterator[Node]:
     """The kernels that the node reads from, and those that read from it."""
-    for port in activation_ports(node):
-        source = flow.source(node.operands[port])
-        if source is not None:
-            yield source
+    yield from filter(None, _sources(flow, node))
     for result in flow.ends(node):
         yield from (flow.kernel(use.node) for use in flow.readers(result))
 
@@ -112,6 +118,17 @@ def _cheapest(flow: Flow, costs: Costs, able: list[Node]) -> set[Node]:
     return {node for node in able if node in integer}
 
 
+def _rounded_anyway(flow: Flow, node: Node, chosen: set[Node]) -> bool:
+    """Whether the node rounds nothing more on integers: what it reads is rounded already, or its result is."""
+    sources = _sources(flow, node)
+    if sources and all(source in chosen and not _writes_float(flow, source) for source in sources):
+        return True
+    ends = flow.ends(node)
+    after = [flow.kernel(use.node) for end in ends for use in flow.readers(end)]
+    leaves = any(flow.leaves(end) for end in ends)
+    return len(sources) == 1 and bool(after) and not leaves and all(reader in chosen for reader in after)
+
+
 def _arc(cut: nx.DiGraph, start: object, end: object, nanoseconds: float) -> None:
     """An arc that costs so much to cut, in whole picoseconds, as flows of float numbers do not settle."""
     before = cut.edges[start, end]["capacity"] if cut.has_edge(start, end) else 0
@@ -120,5 +137,6 @@ def _arc(cut: nx.DiGraph, start: object, end: object, nanoseconds: float) -> Non
 
 def _writes_float(flow: Flow, node: Node | None) -> bool:
     """Whether the integer kernel can write its result in float."""
-    writes = flow.settings[node].writes if node in flow.settings else None
+    found = None if node is None else flow.settings.get(node)
+    writes = None if found is None else found.writes
     return writes is not None and writes.value == "if-read"

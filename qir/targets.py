@@ -37,6 +37,7 @@ class Target:
     same_grid: frozenset[str]
     float_output: frozenset[str]
     absorbs_clamp: frozenset[str]
+    float_input: frozenset[str] = frozenset()
     slower_as_integer: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     costs: Costs | None = None
@@ -81,6 +82,7 @@ class Target:
         return [
             rule("integer", kernels, reads=True, writes="always", parameters=quantized, per_channel=per_channel),
             rule("float_output", self.float_output & kernels, writes="if-read"),
+            rule("float_input", self.float_input, writes="if-read"),
             rule("same_grid", movers, writes="as-read"),
         ]
 
@@ -170,7 +172,7 @@ def _read(name: str, data: dict[str, Any]) -> Target:
         data,
         ("description", "opset", "ir_version", "activation", "weight", "bias", "operators", "limits", "costs"),
     )
-    _known(name, operators, (*LISTS, "slower_as_integer"), "operators.")
+    _known(name, operators, (*LISTS, "float_input", "slower_as_integer"), "operators.")
     bias = str(data["bias"]["dtype"])
     if bias != "float":
         Grid.of(bias)
@@ -186,6 +188,7 @@ def _read(name: str, data: dict[str, Any]) -> Target:
         activation_dtypes=tuple(activation.get("kernels", [activation["dtype"]])),
         weight_dtypes=tuple(weight.get("kernels", [weight["dtype"]])),
         **{key: _operators(name, key, operators[key]) for key in LISTS},
+        float_input=_operators(name, "float_input", operators.get("float_input", [])),
         slower_as_integer=dict(operators.get("slower_as_integer", {})),
         limits={key: int(value) for key, value in data.get("limits", {}).items()},
         costs=None if "costs" not in data else _costs(name, data["costs"]),
