@@ -17,7 +17,7 @@ from qir.transformer import INPUTS, weight_names, weights_of
 @emits("qir.MultiheadAttention")
 def multihead_attention(node: Node) -> Emission:
     """nn.MultiheadAttention, which takes torch's fast path where the model did."""
-    weights = {name: node.operand(name) for name in WEIGHTS}
+    weights: dict[str, Any] = {name: node.operand(name) for name in WEIGHTS}
     separate = weights["in_proj_weight"] is None
     options = {
         "embed_dim": weights["out_proj.weight"].type.shape[0], "num_heads": node.attr("num_heads"),
@@ -58,7 +58,7 @@ def _layer(node: Node, kind: str) -> nn.Module:
         return _part(node, getattr(nn, kind), "")
     sides = [_stack(node, f"Transformer{side.capitalize()}", f"{side}.", node.attr(f"num_{side}_layers"))
              for side in ("encoder", "decoder")]  # fmt: skip
-    size = weights_of(node)["encoder.layers.0.linear1.weight"].type.shape[1]  # type: ignore[union-attr,index]
+    size: Any = weights_of(node)["encoder.layers.0.linear1.weight"].type.shape[1]  # type: ignore[union-attr,index]
     return nn.Transformer(size, node.attr("nhead"), custom_encoder=sides[0], custom_decoder=sides[1],
                           batch_first=node.attr("batch_first"), device="meta")  # fmt: skip
 
@@ -82,7 +82,7 @@ def _stack(node: Node, kind: str, prefix: str, count: int) -> nn.Module:
     scale, bias = weights[f"{prefix}norm.weight"], weights[f"{prefix}norm.bias"]
     norm = None
     if scale is not None:
-        norm = nn.LayerNorm(scale.type.shape, node.attr("norm_eps"), bias=bias is not None, device="meta")  # type: ignore[arg-type]
+        norm = nn.LayerNorm(scale.type.shape, node.attr("norm_eps"), bias=bias is not None, device="meta")
     layer = _part(node, _STACKED[kind], f"{prefix}layers.0.")
     if kind == "TransformerDecoder":
         return nn.TransformerDecoder(layer, count, norm)  # type: ignore[arg-type]

@@ -77,7 +77,7 @@ def _backends() -> tuple[type, type]:
     """What einops calls for values of a graph, and for what symbolic tracing passes around; einops finds subclasses."""
     from einops._backends import AbstractBackend
 
-    class GraphBackend(AbstractBackend):  # type: ignore[misc]
+    class GraphBackend(AbstractBackend):
         framework_name = __name__
 
         def is_appropriate_type(self, tensor: Any) -> bool:
@@ -111,7 +111,7 @@ def _backends() -> tuple[type, type]:
             stacked = lowers.table[torch.stack](first.build, [tensor.value for tensor in tensors])
             return _Tensor(first.build, stacked, first.rank + 1)
 
-    class ProxyBackend(AbstractBackend):  # type: ignore[misc]
+    class ProxyBackend(AbstractBackend):
         framework_name = fx.__name__
 
         def is_appropriate_type(self, tensor: Any) -> bool:

@@ -122,7 +122,7 @@ def _options_of_layer(layer: nn.TransformerEncoderLayer | nn.TransformerDecoderL
 def _options_of_stack(stack: nn.TransformerEncoder | nn.TransformerDecoder) -> dict[str, Any]:
     """The attributes of a stack. Raises Unlowered when its layers differ."""
     known(all(isinstance(layer, _LAYERS) for layer in stack.layers), "layers of the user's")
-    first, *others = [_options_of_layer(layer) for layer in stack.layers]  # type: ignore[arg-type]
+    first, *others = [_options_of_layer(layer) for layer in stack.layers]
     known(all(other == first for other in others), "layers that differ from each other")
     options = {**first, "num_layers": len(stack.layers), "norm_eps": None if stack.norm is None else stack.norm.eps}
     if isinstance(stack, nn.TransformerEncoder):

@@ -43,7 +43,7 @@ def multihead(graph: Graph, node: Node) -> Sequence[Value]:
     if node.attr("dropout"):
         shares = on.Dropout(shares, node.attr("dropout"))
     joined = on.Transpose(on.MatMul(shares, value), perm=(0, 2, 1, 3))
-    size = on.size(node.operand("out_proj.weight"), 0)
+    size = on.size(on.required("out_proj.weight"), 0)
     out = on.within("out_proj").linear(
         on.Reshape(joined, [0, 0, size]), node.operand("out_proj.weight"), node.operand("out_proj.bias")
     )

@@ -34,11 +34,11 @@ class Parts(Writer):
 
     def __getattr__(self, op: str) -> Callable[..., Value]:
         def add(*operands: Any, **attrs: Any) -> Value:
-            return self.several(op, operands, None, **attrs)[0]
+            return self.made(op, operands, None, **attrs)[0]
 
         return add
 
-    def several(self, op: str, operands: Sequence[Any], results: int | None, **attrs: Any) -> list[Value]:
+    def made(self, op: str, operands: Sequence[Any], results: int | None, **attrs: Any) -> list[Value]:
         """The results of a node that may have more than one."""
         values = [self.constant(v) if isinstance(v, int | float | list | np.ndarray) else v for v in operands]
         while values and values[-1] is None:
@@ -55,16 +55,23 @@ class Parts(Writer):
 
     def composite(self, op: str, operands: Sequence[Any], **attrs: Any) -> list[Value]:
         """All results of another composite."""
-        return self.several(f"qir.{op}", operands, None, **attrs)
+        return self.made(f"qir.{op}", operands, None, **attrs)
 
-    def linear(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
+    def required(self, name: str) -> Value:
+        """The composite's operand of this name. Raises QirError when it is left out."""
+        found = self.node.operand(name)
+        if found is None:
+            raise QirError(f"it has no {name}", self.node)
+        return found
+
+    def linear(self, x: Value, weight: Value | None, bias: Value | None = None) -> Value:
         """x @ weight.T + bias over the last axis."""
-        return self.several("qir.Linear", [x, weight, bias], None)[0]
+        return self.made("qir.Linear", [x, weight, bias], None)[0]
 
     def split(self, x: Value, parts: int, axis: int) -> list[Value]:
         """`x` in parts of equal size. Raises QirError when the size of the axis is not known."""
         size = self.size(x, axis) // parts
-        return self.several("Split", [x, [size] * parts], parts, axis=axis)
+        return self.made("Split", [x, [size] * parts], parts, axis=axis)
 
     def needs(self, condition: bool, reason: str) -> None:
         """Raise QirError with the reason unless `condition`."""

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def _types(node: Node) -> Sequence[Type]:
     x, weights = node.operands[0].type, weights_of(node)
-    hidden = weights[0][1].type.shape if weights[0][1] is not None else None
-    if x.shape is None or hidden is None or weights[0][1] is None:
+    hidden = None if weights[0][1] is None else weights[0][1].type.shape
+    if x.shape is None or hidden is None:
         return [UNKNOWN] * len(node.results)
-    rows = weights[0][1].type.shape[0]
+    rows = hidden[0]
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind_of(node)]
     cells = rows // gates if isinstance(rows, int) else None
     size = node.attr("proj_size") or cells

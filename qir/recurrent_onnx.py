@@ -60,7 +60,7 @@ def _layer(on: Parts, x: Value, weights: list[list[Any]], initial: Sequence[Any]
     if kind == "RNN":
         attrs["activations"] = [on.node.attr("nonlinearity").capitalize()] * both
     operands = [x, *stacked, biases, None, *initial]
-    outputs, *last = on.several(kind, operands, 1 + len(initial), **attrs)
+    outputs, *last = on.made(kind, operands, 1 + len(initial), **attrs)
     flat = on.Reshape(on.Transpose(outputs, perm=(0, 2, 1, 3)), [0, 0, -1])
     return flat, last
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from qir.errors import QirError
 from qir.parts import Parts
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def unrolled(graph: Graph, node: Node) -> Sequence[Value]:
     on, x, both = Parts(graph, node), node.operands[0], directions(node)
     rank, axis = x.type.rank, 1 if node.attr("batch_first") and x.type.rank == 3 else 0
     length = None if x.type.shape is None else x.type.shape[axis]
-    on.needs(isinstance(length, int) and length > 0, "the length of its sequence is not known")
+    if not isinstance(length, int) or length == 0:
+        raise QirError("the length of its sequence is not known", node)
     initial: State = [*node.operands[1 : 1 + states_of(node)]]
     if rank == 2:
         x, initial = on.Unsqueeze(x, [1]), [None if part is None else on.Unsqueeze(part, [1]) for part in initial]
@@ -135,17 +137,15 @@ def _run(on: Parts, x: Value, weights: list[Value | None], state: State, steps: 
     weight_ih, weight_hh, bias_ih, bias_hh, projection = weights
     assert weight_ih is not None
     assert weight_hh is not None
-    gates, made = on.linear(x, weight_ih, bias_ih), {}
+    gates, last, outputs = on.linear(x, weight_ih, bias_ih), state, {}
     alone = state[0] is None and len(steps) == 1
     for place in steps:
         gate = on.composite("Index", [gates], index=(place,))[0]
-        state[0] = _zeros(on, gate, weight_hh) if alone else state[0]
-        hidden = _hidden(on, state[0], weight_hh, bias_hh)
-        state = [*STEPS[kind_of(on.node)](on, gate, hidden, state)]
-        if projection is not None and state[0] is not None:
-            state[0] = on.linear(state[0], projection)
-        made[place] = state[0]
-    return _stacked(on, [made[place] for place in sorted(made)]), [part for part in state if part is not None]
+        last = [_zeros(on, gate, weight_hh), *last[1:]] if alone else last
+        h, *memory = STEPS[kind_of(on.node)](on, gate, _hidden(on, last[0], weight_hh, bias_hh), last)
+        outputs[place] = h if projection is None else on.linear(h, projection)
+        last = [outputs[place], *memory]
+    return _stacked(on, [outputs[place] for place in sorted(outputs)]), [part for part in last if part is not None]
 
 
 def _stacked(on: Parts, parts: Sequence[Value]) -> Value:

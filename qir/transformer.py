@@ -65,8 +65,8 @@ class _Layer:
     def __init__(self, graph: Graph, node: Node) -> None:
         self.on, self.node, self.weights = Parts(graph, node), node, weights_of(node)
 
-    def attention(self, name: str, key: Value, masks: Sequence[Value | None], causal: Any, x: Value) -> Value:
-        """The attention of `x` to `key`, both of which are what the call is made with."""
+    def attention(self, name: str, x: Value, key: Value, masks: Sequence[Value | None], causal: Any) -> Value:
+        """The attention of `x` to `key`."""
         own = {weight: self.weights.get(f"{name}.{weight}") for weight in ATTENTION_WEIGHTS}
         return self.on.within(name).composite(
             "MultiheadAttention", [x, key, key, *masks, *own.values()], num_heads=self.node.attr("nhead"),
@@ -75,10 +75,12 @@ class _Layer:
         )[0]  # fmt: skip
 
     def dropout(self, name: str, x: Value) -> Value:
+        """A dropout, if the layer has any."""
         p = self.node.attr("dropout")
         return self.on.within(name).Dropout(x, p) if p else x
 
     def norm(self, name: str, x: Value) -> Value:
+        """A layer norm."""
         return norm(self.on, name, x, self.weights, self.node.attr("layer_norm_eps"))
 
     def feed_forward(self, last: str, x: Value) -> Value:
@@ -88,15 +90,14 @@ class _Layer:
         return self.dropout(last, self.linear("linear2", self.dropout("dropout", active)))
 
     def linear(self, name: str, x: Value) -> Value:
-        weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
-        assert weight is not None
-        return self.on.within(name).linear(x, weight, bias)
+        """A linear layer."""
+        return self.on.within(name).linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
 
 
 def norm(on: Parts, name: str, x: Value, weights: dict[str, Value | None], epsilon: float) -> Value:
     """A layer norm over the last axis."""
     operands = [x, weights[f"{name}.weight"], weights[f"{name}.bias"]]
-    return on.within(name).several("LayerNormalization", operands, 1, axis=-1, epsilon=epsilon)[0]
+    return on.within(name).made("LayerNormalization", operands, 1, axis=-1, epsilon=epsilon)[0]
 
 
 def encoder_layer(graph: Graph, node: Node) -> Sequence[Value]:
@@ -105,7 +106,7 @@ def encoder_layer(graph: Graph, node: Node) -> Sequence[Value]:
     mask, padding, causal = node.operand("src_mask"), node.operand("src_key_padding_mask"), node.attr("is_causal")
 
     def attend(x: Value) -> Value:
-        return layer.dropout("dropout1", layer.attention("self_attn", x, (padding, mask), causal, x))
+        return layer.dropout("dropout1", layer.attention("self_attn", x, x, (padding, mask), causal))
 
     blocks = [attend, lambda x: layer.feed_forward("dropout2", x)]
     return [_residuals(layer, x, blocks)]
@@ -118,10 +119,10 @@ def decoder_layer(graph: Graph, node: Node) -> Sequence[Value]:
     others = node.operand("memory_key_padding_mask"), node.operand("memory_mask")
 
     def attend(x: Value) -> Value:
-        return layer.dropout("dropout1", layer.attention("self_attn", x, own, node.attr("tgt_is_causal"), x))
+        return layer.dropout("dropout1", layer.attention("self_attn", x, x, own, node.attr("tgt_is_causal")))
 
     def look(x: Value) -> Value:
-        seen = layer.attention("multihead_attn", memory, others, node.attr("memory_is_causal"), x)
+        seen = layer.attention("multihead_attn", x, memory, others, node.attr("memory_is_causal"))
         return layer.dropout("dropout2", seen)
 
     return [_residuals(layer, x, [attend, look, lambda x: layer.feed_forward("dropout3", x)])]
@@ -142,11 +143,11 @@ _OF_LAYER = ("nhead", "dropout", "activation", "layer_norm_eps", "batch_first", 
 def _stack(on: Parts, kind: str, inputs: Sequence[Any], weights: dict[str, Value | None], layers: int,
            flags: dict[str, Any]) -> Value:  # fmt: skip
     """Layer by layer, then the norm if there is one."""
-    x, *others = inputs
+    x: Value = inputs[0]
     shared = {name: on.node.attr(name) for name in _OF_LAYER} | flags
     for number in range(layers):
         own = [weights[f"layers.{number}.{name}"] for name in weight_names(f"{kind}Layer")]
-        (x,) = on.within(f"layers.{number}").composite(f"{kind}Layer", [x, *others, *own], **shared)
+        (x,) = on.within(f"layers.{number}").composite(f"{kind}Layer", [x, *inputs[1:], *own], **shared)
     if weights["norm.weight"] is None:
         return x
     return norm(on, "norm", x, weights, on.node.attr("norm_eps"))
