@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from onnx import TensorProto, defs, helper
 
 from qir.expansions import exists_at
-from qir.graph import Graph, Node, Value
+from qir.graph import Node, Value
 from qir.ops import VOCABULARY_OPSET
-from qir.proto import nodes_within
 from qir.types import DTYPES, MapType, OptionalType, ScalarType, SequenceType, TensorType, Type, is_known
 
 LOWEST = 21
 """The opset that is written unless an operator needs a newer one. Its 4- and 16-bit integers QDQ models need."""
 
 
-def fitting_opsets(graph: Graph) -> Iterator[int]:
-    """The opsets from 21 on that have every standard operator of the graph, with these attributes and types.
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
+"""The operators between float and integers."""
+
+
+def fitting_opsets(nodes: Iterable[Node]) -> Iterator[int]:
+    """The opsets from 21 on that have every standard operator among `nodes`, with these attributes and types.
 
     The last is the newest that the installed onnx knows, whose meaning the operators have.
     """
-    nodes = [node for node in nodes_within(graph) if "." not in node.op]
-    yield from (opset for opset in range(LOWEST, VOCABULARY_OPSET) if all(accepts(node, opset) for node in nodes))
+    standard = [node for node in nodes if "." not in node.op]
+    yield from (opset for opset in range(LOWEST, VOCABULARY_OPSET) if all(accepts(node, opset) for node in standard))
     yield VOCABULARY_OPSET
 
 

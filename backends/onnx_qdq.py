@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from qir.backends.onnx_opsets import fitting_opsets, lowest_ir_version
+from qir.backends.onnx_opsets import CONVERSIONS, fitting_opsets, lowest_ir_version
 from qir.errors import QirError
 from qir.evaluate import Runner
 from qir.files import write_bytes
 from qir.graph import Graph
-from qir.proto import model_proto
+from qir.proto import model_proto, within
 from qir.types import TensorType, is_known
 
 
@@ -32,7 +32,7 @@ def emit_onnx(graph: Graph, *, opset: int | None = None, ir_version: int = 10) -
             raise QirError(f"ONNX needs the dtype and rank of %{value.hint}, which is {value.type}", value.node,
                            stage="emit onnx", help="import the model with example inputs")  # fmt: skip
     refused = ""
-    for chosen in fitting_opsets(graph) if opset is None else [opset]:
+    for chosen in fitting_opsets(within(graph.nodes())) if opset is None else [opset]:
         model = model_proto(graph, opset=chosen, ir_version=max(ir_version, lowest_ir_version(chosen)))
         try:
             onnx.checker.check_model(model, full_check=True)
@@ -92,9 +92,6 @@ class Executed:
     def converts(self) -> bool:
         """Whether it converts between float and integers."""
         return self.op in CONVERSIONS
-
-
-CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def executed_operators(model: onnx.ModelProto) -> list[Executed]:

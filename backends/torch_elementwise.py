@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ from qir.backends.torch_emissions import (
     literal,
 )
 from qir.backends.torch_quantizers import Quantizer
+from qir.errors import QirError
 from qir.graph import Node
+from qir.types import TensorType
 
 
 def _simple(op: str, make: Callable[[], nn.Module]) -> None:
@@ -31,7 +34,7 @@ def _simple(op: str, make: Callable[[], nn.Module]) -> None:
 
 for _op, _make in {
     "Relu": nn.ReLU, "Sigmoid": nn.Sigmoid, "Tanh": nn.Tanh, "HardSwish": nn.Hardswish, "Mish": nn.Mish,
-    "Selu": nn.SELU, "Softsign": nn.Softsign,
+    "Softsign": nn.Softsign,
 }.items():  # fmt: skip
     _simple(_op, _make)
 
@@ -50,17 +53,51 @@ for _op, _torch in {
     "Reciprocal": torch.reciprocal, "Round": torch.round, "Sign": torch.sign, "Sin": torch.sin, "Sinh": torch.sinh,
     "Sqrt": torch.sqrt, "Tan": torch.tan, "Not": torch.logical_not, "IsNaN": torch.isnan, "qir.Rsqrt": torch.rsqrt,
     "qir.Log1p": torch.log1p, "qir.Expm1": torch.expm1,
-    "Add": operator.add, "Sub": operator.sub, "Mul": operator.mul, "Div": operator.truediv, "MatMul": torch.matmul,
+    "Add": operator.add, "Sub": operator.sub, "Mul": operator.mul, "MatMul": torch.matmul,
     "Equal": operator.eq, "Greater": operator.gt, "GreaterOrEqual": operator.ge, "Less": operator.lt,
     "LessOrEqual": operator.le, "And": torch.logical_and, "Or": torch.logical_or, "Xor": torch.logical_xor,
-    "Where": torch.where, "qir.FloorDivide": operator.floordiv, "PRelu": modules.prelu,
+    "Where": torch.where, "qir.FloorDivide": operator.floordiv,
 }.items():  # fmt: skip
     _function(_op, _torch)
 
 
+@emits("Div")
+def divide(node: Node) -> Emission:
+    """A true division. Raises QirError for integers, whose quotient is an integer in ONNX."""
+    type = node.result.type
+    if isinstance(type, TensorType) and type.dtype is not None and type.dtype[0] in "iu":
+        raise QirError("torch divides integers in floating point", node)
+    return call(operator.truediv, *node.operands)
+
+
+@emits("PRelu")
+def prelu(node: Node) -> Emission:
+    """F.prelu. Raises QirError unless there is one slope, or one for each channel."""
+    x, slope = node.operands
+    size, rank = slope.type.static, x.type.rank
+    if size is None or (prod(size) != 1 and (rank is None or len(size) != rank - 1 or any(s != 1 for s in size[1:]))):
+        raise QirError("torch takes one slope, or one for each channel", node)
+    return call(modules.prelu, x, slope)
+
+
+@emits("Selu")
+def selu(node: Node) -> Emission:
+    """nn.SELU. Raises QirError for other constants than its own."""
+    if node.attrs:
+        raise QirError("torch has no SELU with other constants", node)
+    return layer(nn.SELU(), node.operands[0])
+
+
 @emits("Pow")
 def power(node: Node) -> Emission:
-    """torch.pow, which has exact shortcuts for small whole exponents given as numbers."""
+    """torch.pow, which has exact shortcuts for small whole exponents given as numbers.
+
+    Raises QirError for an integer to the power of another dtype, whose result torch makes of that dtype.
+    """
+    x, exponent = (value.type for value in node.operands)
+    mixed = isinstance(x, TensorType) and isinstance(exponent, TensorType) and x.dtype != exponent.dtype
+    if mixed and x.dtype is not None and x.dtype[0] in "iu":
+        raise QirError("torch takes the dtype of the exponent", node)
     return call(torch.pow, *node.operands)
 
 
@@ -81,7 +118,9 @@ def scaled_add(node: Node) -> Emission:
 
 @emits("Clip")
 def clip(node: Node) -> Emission:
-    """torch.clamp."""
+    """torch.clamp. Raises QirError without limits."""
+    if all(value is None for value in node.operands[1:]):
+        raise QirError("torch clamps to a limit", node)
     return call(torch.clamp, node.operands[0], min=literal(node, 1), max=literal(node, 2))
 
 

@@ -194,6 +194,8 @@ def pad(node: Node) -> Emission:
     x, sizes, axes = node.operands[0], literal(node, 1), literal(node, 3)
     value = literal(node, 2) if len(node.operands) > 2 else None
     count = len(sizes) // 2
+    if node.attr("mode") != "constant" and x.type.rank not in (count + 1, count + 2):
+        raise QirError("torch repeats elements behind one or two axes that it leaves alone", node)
     if (axes is None and x.type.rank != count) or (axes is not None and list(axes) != list(range(-count, 0))):
         raise QirError("the torch backend pads the last axes", node)
     flat = [sizes[axis + side * count] for axis in reversed(range(count)) for side in (0, 1)]

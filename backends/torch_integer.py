@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qir.backends.torch_emissions import Emission, emits, layer
 from qir.backends.torch_integer_modules import (
+    TORCH,
     Accumulate,
     Convolution,
     DequantizeLinear,
@@ -39,7 +40,9 @@ def _constant(node: Node, port: int) -> np.ndarray:
 
 def grid(node: Node, scale: int, zero: int, axis: int | None = None) -> Grid:
     """The grid that two constant operands of the node state."""
-    zero_point = node.operands[zero]
+    zero_point = node.operands[zero] if zero < len(node.operands) else None
+    if zero_point is None or node.attrs.get("block_size") or zero_point.type.dtype not in TORCH:
+        raise QirError(f"the integer simulator takes no such {node.op}: it states no zero point, or blocks", node)
     return Grid(_constant(node, scale), _constant(node, zero), zero_point.type.dtype or "u8", axis)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -75,14 +76,19 @@ def gather(node: Node) -> Emission:
         rows, size = data.type.static
         module = blank(nn.Embedding, rows, size)
         return layer(module, indices, weight=data)
-    if indices.type.rank == 1:
+    if indices.weight is not None and indices.type.rank == 1 and np.all(indices.array >= 0):
         return call(torch.index_select, data, axis, indices)
     return call(modules.gather, data, indices, axis)
 
 
 @emits("BatchNormalization")
 def batch_normalization(node: Node) -> Emission:
-    """A batch norm layer that follows train() and eval(); the imported layer's class where there was one."""
+    """A batch norm layer that follows train() and eval(); the imported layer's class where there was one.
+
+    Raises QirError for one that always trains.
+    """
+    if node.attr("training_mode"):
+        raise QirError("this batch norm returns its statistics", node)
     x, scale, bias, mean, variance = node.operands
     momentum, epsilon = round(1.0 - node.attr("momentum"), 9), node.attr("epsilon")
     if isinstance(node.host, nn.modules.batchnorm._BatchNorm):
@@ -108,7 +114,9 @@ def _counter(mean: Value) -> Value | None:
 
 @emits("LayerNormalization")
 def layer_normalization(node: Node) -> Emission:
-    """nn.LayerNorm when the weights are the layer's own."""
+    """nn.LayerNorm when the weights are the layer's own. Raises QirError when the statistics are asked for."""
+    if len(node.results) > 1:
+        raise QirError("torch returns no statistics of a layer norm", node)
     x, scale, *bias = node.operands
     shape, axis = scale.type.static, node.attr("axis")
     if shape is None or axis != -len(shape):
@@ -132,7 +140,9 @@ def group_normalization(node: Node) -> Emission:
 
 @emits("Dropout")
 def dropout(node: Node) -> Emission:
-    """nn.Dropout."""
+    """nn.Dropout. Raises QirError when the mask is asked for."""
+    if len(node.results) > 1:
+        raise QirError("torch returns no mask of a dropout", node)
     ratio = literal(node, 1)
     return layer(nn.Dropout(0.5 if ratio is None else ratio), node.operands[0])
 
@@ -143,10 +153,20 @@ def stochastic_depth(node: Node) -> Emission:
     return layer(modules.StochasticDepth(node.attr("p"), node.attr("mode")), node.operands[0])
 
 
+def _check_pads(node: Node) -> None:
+    """Raise QirError where torch refuses the padding."""
+    kernel, pads = node.attr("kernel_shape"), node.attr("pads") or ()
+    if any(2 * size > kernel[axis % len(kernel)] for axis, size in enumerate(pads)):
+        raise QirError("torch pads by half a window at most", node)
+
+
 @emits("MaxPool")
 def max_pool(node: Node) -> Emission:
-    """nn.MaxPool1d, 2d or 3d."""
+    """nn.MaxPool1d, 2d or 3d. Raises QirError when the indices are asked for, or for windows in the padding."""
     kernel, pads = node.attr("kernel_shape"), symmetric_pads(node)
+    _check_pads(node)
+    if len(node.results) > 1:
+        raise QirError("the torch backend returns no indices of a pooling", node)
     kind: Any = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[len(kernel) - 1]
     module = kind(kernel, spatial(node, "strides", 1), pads or 0, spatial(node, "dilations", 1),
                   ceil_mode=bool(node.attr("ceil_mode")))  # fmt: skip
@@ -161,6 +181,7 @@ def max_pool(node: Node) -> Emission:
 def average_pool(node: Node) -> Emission:
     """nn.AvgPool1d, 2d or 3d."""
     kernel, pads = node.attr("kernel_shape"), symmetric_pads(node)
+    _check_pads(node)
     if pads is None or node.attr("ceil_mode") or any(step != 1 for step in spatial(node, "dilations", 1)):
         raise QirError("the torch backend takes average pooling with equal pads, floor and no dilation", node)
     kind: Any = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)[len(kernel) - 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from copy import deepcopy
+from keyword import iskeyword
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,27 @@ from qir.backends import (  # noqa: F401  (they fill the table)
     torch_composed,
     torch_elementwise,
     torch_functions,
+    torch_indexing,
     torch_integer,
     torch_layers,
     torch_movement,
+    torch_products,
     torch_reductions,
     torch_transformer,
+    torch_windows,
 )
 from qir.backends.torch_calls import framework_object, map_nested, opaque_call
-from qir.backends.torch_emissions import EMISSIONS, Emission
+from qir.backends.torch_emissions import Emission
 from qir.backends.torch_modules import Call, Constant
+from qir.backends.torch_onnx import emission_of, has_emission
+from qir.backends.torch_onnx_arrays import to_numpy, to_torch
+from qir.backends.torch_quantizers import Quantizer, share_grids
 from qir.errors import QirError
 from qir.evaluate import Runner
-from qir.backends.torch_quantizers import Quantizer, share_grids
 from qir.facts import FUNCTIONALS_LIFTED, MODULES_UNROLLED, is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.order import weights_in
-from qir.text import value_names
+from qir.text import Names, value_names
 from qir.types import ScalarType
 
 
@@ -58,15 +64,15 @@ def executor(graph: Graph) -> Runner:
 
     def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():
-            returned = module(*(torch.from_numpy(np.ascontiguousarray(array)) for array in inputs))
-        flat = [returned] if isinstance(returned, torch.Tensor) else list(returned)
-        return [tensor.detach().numpy() for tensor in flat]
+            returned = module(*map(to_torch, inputs))
+        flat = list(returned) if isinstance(returned, tuple) else [returned]
+        return [to_numpy(result) for result in flat]
 
     return run
 
 
 def _check_emittable(nodes: Sequence[Node]) -> None:
-    missing = [node for node in nodes if node.op not in EMISSIONS and not node.op.startswith("torch.")]
+    missing = [node for node in nodes if not node.op.startswith("torch.") and not has_emission(node)]
     if missing:
         kinds = sorted({node.op for node in missing})
         raise QirError(
@@ -84,7 +90,7 @@ class _Emitter:
         self.root = nn.Module()
         self.modules: dict[str, nn.Module] = {"": self.root}
         self.weights = [value for value in weights_in(graph, nodes) if value.weight and value.weight.paths]
-        self.named = {path: value for value in self.weights if value.weight for path in value.weight.paths}
+        self.named = {_attribute(path): value for value in self.weights if value.weight for path in value.weight.paths}
         self.fx = fx.Graph()
         self.known: dict[Value, Any] = {}
         self.tensors: dict[Value, torch.Tensor] = {}
@@ -95,12 +101,14 @@ class _Emitter:
 
     def run(self) -> fx.GraphModule:
         """The module."""
+        parameters = Names()
         for value in self.graph.inputs:
-            self.known[value] = self.fx.placeholder(_identifier(value.hint))
+            name = _identifier(value.hint)
+            self.known[value] = self.fx.placeholder(parameters.name(value, f"{name}_" if iskeyword(name) else name))
         emissions = [(node, self._emission(node)) for node in self.nodes]
+        share_grids((n.attrs["encoding"], e.target) for n, e in emissions if isinstance(e.target, Quantizer))
         for node, emission in sorted(emissions, key=lambda pair: len(pair[0].module or "")):
             self._attach(node, emission)
-        share_grids((n.attrs["encoding"], e.target) for n, e in emissions if isinstance(e.target, Quantizer))
         self._name_weights()
         for node, emission in emissions:
             self._call(node, emission)
@@ -116,7 +124,7 @@ class _Emitter:
     # -- layers ------------------------------------------------------------------------------------------------------
 
     def _emission(self, node: Node) -> Emission:
-        emission = EMISSIONS[node.op](node) if node.op in EMISSIONS else opaque_call(node)
+        emission = emission_of(node, emit_torch) or opaque_call(node)
         if isinstance(node.host, nn.Module) and emission.target is node.host:
             return Emission(self._opaque_layer(node), emission.args, emission.kwargs)
         if isinstance(emission.target, nn.Module) or node.module is None:
@@ -151,8 +159,8 @@ class _Emitter:
         if not is_quantizer(node):
             if node.module is None:
                 raise QirError("this call needs a layer", node, help="run lift-functionals")
-            return self.opaque[node.host][0] if node.host in self.opaque else node.module
-        return f"{_identifier(self.names[node.result])}_quantizer" if node.module is None else node.module
+            return self.opaque[node.host][0] if node.host in self.opaque else _attribute(node.module)
+        return f"{_identifier(self.names[node.result])}_quantizer" if node.module is None else _attribute(node.module)
 
     def _set_module(self, path: str, module: nn.Module) -> None:
         if (existing := self._module(path)) is not None:
@@ -182,7 +190,7 @@ class _Emitter:
 
     # -- weights -----------------------------------------------------------------------------------------------------
 
-    def _tensor(self, value: Value) -> torch.Tensor:
+    def _tensor(self, value: Value) -> Any:
         """The one tensor of a weight."""
         if value not in self.tensors:
             self.tensors[value] = _as_tensor(value, self.share)
@@ -195,7 +203,7 @@ class _Emitter:
         if isinstance(value.type, ScalarType):
             return weight.data
         if value not in self.known:
-            path = weight.paths[0] if weight.paths else f"_constant_{self.constants}"
+            path = _attribute(weight.paths[0]) if weight.paths else f"_constant_{self.constants}"
             self.constants += not weight.paths
             if weight.paths and (weight.persistent or self._has(path)):
                 self.known[value] = self.fx.get_attr(path)
@@ -208,7 +216,7 @@ class _Emitter:
     def _has(self, path: str) -> bool:
         parent, _, name = path.rpartition(".")
         owner = self._module(parent)
-        return owner is not None and (name in owner._parameters or name in owner._buffers)
+        return owner is not None and (name in owner._parameters or name in owner._buffers or name in vars(owner))
 
     def _name_weights(self) -> None:
         """Give the module every name of a weight of its state that no layer owns."""
@@ -261,6 +269,8 @@ class _Emitter:
                     return self.fx.call_function(type(part), () if named else (items,), items if named else {})
                 case dict():
                     return {key: arrange(item) for key, item in part.items()}
+                case tuple() if hasattr(part, "n_fields"):  # torch.return_types
+                    return self.fx.call_function(type(part), (tuple(map(arrange, part)),))
                 case tuple() | list():
                     return _same_kind(part, map(arrange, part))
             return part
@@ -279,7 +289,8 @@ def _method(target: Any) -> str | None:
     return name if getattr(torch.Tensor, name, None) is target else None
 
 
-def _as_tensor(value: Value, share: bool) -> torch.Tensor:
+def _as_tensor(value: Value, share: bool) -> Any:
+    """The data as a tensor; a numpy array where torch has no such dtype."""
     weight = value.weight
     assert weight is not None
     data = weight.data
@@ -287,9 +298,9 @@ def _as_tensor(value: Value, share: bool) -> torch.Tensor:
         tensor = data if share else copied(data)
         requires_grad = data.requires_grad
     else:
-        tensor = torch.from_numpy(np.array(weight.array))
+        tensor = to_torch(weight.array if share else np.array(weight.array))
         requires_grad = weight.trainable
-    if weight.trainable and not isinstance(tensor, nn.Parameter):
+    if weight.trainable and isinstance(tensor, torch.Tensor) and not isinstance(tensor, nn.Parameter):
         return nn.Parameter(tensor, requires_grad=requires_grad)
     return tensor
 
@@ -302,8 +313,10 @@ def copied(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().clone()
 
 
-def _register(owner: nn.Module, name: str, tensor: torch.Tensor, persistent: bool) -> None:
-    if isinstance(tensor, nn.Parameter):
+def _register(owner: nn.Module, name: str, tensor: Any, persistent: bool) -> None:
+    if isinstance(tensor, np.ndarray):
+        setattr(owner, name, tensor)
+    elif isinstance(tensor, nn.Parameter):
         if name in owner._parameters:
             owner._parameters[name] = tensor
         else:
@@ -314,7 +327,12 @@ def _register(owner: nn.Module, name: str, tensor: torch.Tensor, persistent: boo
         owner.register_buffer(name, tensor, persistent=persistent)
 
 
+def _attribute(path: str) -> str:
+    """`path` as a path of attributes: what fx writes as code may hold no keyword and no empty name."""
+    return ".".join(f"{part}_" if iskeyword(part) or not part else part for part in path.split("."))
+
+
 def _identifier(name: str) -> str:
     """`name` as Python allows it."""
-    cleaned = "".join(letter if letter.isalnum() else "_" for letter in name)
+    cleaned = "".join(letter if f"_{letter}".isidentifier() else "_" for letter in name)
     return cleaned if cleaned and not cleaned[0].isdigit() else f"_{cleaned}"

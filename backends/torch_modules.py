@@ -34,17 +34,22 @@ class Call(nn.Module):
     def _get_name(self) -> str:
         return self.name
 
+    def extra_repr(self) -> str:
+        """What the function notes about itself."""
+        return str(getattr(self.function, "note", ""))
+
 
 class Constant(nn.Module):
     """A tensor that is no part of the state."""
 
-    value: Tensor
-
-    def __init__(self, value: Tensor) -> None:
+    def __init__(self, value: Any) -> None:
         super().__init__()
-        self.register_buffer("value", value, persistent=False)
+        if isinstance(value, Tensor):
+            self.register_buffer("value", value, persistent=False)
+        else:  # an array of a dtype that torch has not
+            self.value = value
 
-    def forward(self) -> Tensor:
+    def forward(self) -> Any:
         """The tensor."""
         return self.value
 
@@ -184,8 +189,8 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
 def gather(data: Tensor, indices: Tensor, axis: int) -> Tensor:
     """ONNX's Gather: `indices` of any rank in the place of `axis`."""
     axis = axis % data.ndim
-    picked = data.index_select(axis, indices.reshape(-1))
-    return picked.reshape(*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+    picked = data.index_select(axis, torch.where(indices < 0, indices + data.shape[axis], indices).reshape(-1))
+    return picked.reshape([*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]])
 
 
 def flatten(x: Tensor, axis: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,12 +25,18 @@ from qir.types import NAMES, NUMPY
 def reduction(node: Node) -> Emission:
     """torch.mean, sum, amax or amin."""
     functions = {"ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax, "ReduceMin": torch.amin}
-    axes = literal(node, 1)
-    if axes is None and node.attr("keepdims"):
+    axes = _axes(node)
+    if not axes and (node.attr("keepdims") or node.attr("noop_with_empty_axes")):
         raise QirError(f"the torch backend needs {node.op} to state its axes", node)
-    if axes is None:
+    if not axes:
         return call(functions[node.op], node.operands[0])
     return call(functions[node.op], node.operands[0], dim=tuple(axes), keepdim=bool(node.attr("keepdims")))
+
+
+def _axes(node: Node) -> list[int] | None:
+    """The axes that operand 1 states, of which ONNX allows a single one without brackets."""
+    axes: Any = literal(node, 1)
+    return [axes] if isinstance(axes, int) else axes
 
 
 @emits("Concat")
@@ -65,8 +72,10 @@ def view(node: Node) -> Emission:
 
 @emits("Transpose")
 def transpose(node: Node) -> Emission:
-    """torch.permute."""
+    """torch.permute. Raises QirError when the axes of no matrix are reversed."""
     perm = node.attr("perm")
+    if not perm and node.operands[0].type.rank != 2:
+        raise QirError("torch reverses the axes of matrices", node)
     return call(torch.permute, node.operands[0], perm) if perm else call(torch.t, node.operands[0])
 
 
@@ -79,7 +88,7 @@ def swap_axes(node: Node) -> Emission:
 @emits("Unsqueeze", "Squeeze")
 def squeeze(node: Node) -> Emission:
     """torch.unsqueeze or torch.squeeze."""
-    axes: Sequence[int] | None = literal(node, 1)
+    axes: Sequence[int] | None = _axes(node)
     if node.op == "Squeeze":
         return call(torch.squeeze, node.operands[0], *([] if axes is None else [tuple(axes)]))
     if len(axes or ()) == 1:

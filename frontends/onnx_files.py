@@ -78,7 +78,7 @@ def _mapped(tensor: TensorProto, folder: Path | None) -> np.ndarray:
         return np.asarray(
             numpy_helper.to_array(TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=raw))
         )
-    return np.asarray(np.memmap(file, NUMPY[dtype], "r", offset, shape))
+    return np.asarray(np.memmap(file, NUMPY[dtype], "c", offset, shape))
 
 
 def _bits(dtype: str) -> int:

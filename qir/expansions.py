@@ -108,6 +108,8 @@ def expand_function(graph: Graph, node: Node) -> Sequence[Value]:
     inputs = [f"i{port}" for port in range(len(node.operands))]
     outputs = [f"o{port}" for port in range(len(node.results))]
     body = _body(node, inputs, outputs)
+    if len(body.output) < len(outputs):
+        raise QirError(f"ONNX has no body of {node.op} for these operands", node)
     given = dict(zip(body.input, node.operands, strict=False))
     known: dict[str, Value | None] = {name: given.get(name) for name in body.input}
     for inner in body.node:
@@ -115,6 +117,8 @@ def expand_function(graph: Graph, node: Node) -> Sequence[Value]:
         if inner.op_type == "Constant":
             known[inner.output[0]] = graph.constant(_constant(attrs))
             continue
+        if not known.keys() >= {name for name in inner.input if name}:
+            raise QirError(f"ONNX's body of {node.op} reads what it does not define", node)
         reads = [known[name] if name else None for name in inner.input]
         made = graph.add(inner.op_type, reads, attrs, results=len(inner.output), like=node)
         known.update(zip(inner.output, made.results, strict=True))

@@ -75,12 +75,12 @@ def tensor_of(value: Value, name: str = "") -> onnx.TensorProto:
     return numpy_helper.from_array(np.asarray(array, order="C"), name)
 
 
-def nodes_within(graph: Graph) -> Iterator[Node]:
-    """The nodes of `graph` and of the bodies in it, in canonical order, each before those in its bodies."""
-    for node in graph.nodes():
+def within(nodes: Iterable[Node]) -> Iterator[Node]:
+    """`nodes` and those in their bodies, each before those in its bodies."""
+    for node in nodes:
         yield node
         for body in node.bodies:
-            yield from nodes_within(body)
+            yield from within(body.nodes())
 
 
 def model_proto(
@@ -97,7 +97,7 @@ def model_proto(
     are among them. Raises QirError, naming all others, when there are any: those are for `legalize-onnx` to expand.
     """
     versions = {**graph.opsets, **domains}
-    foreign = [node for node in nodes_within(graph) if "." in node.op and node.op.rpartition(".")[0] not in versions]
+    foreign = [node for node in within(graph.nodes()) if "." in node.op and node.op.rpartition(".")[0] not in versions]
     if foreign:
         lines = "\n".join(f"{node.op}{f' at {node.loc}' if str(node.loc or '') else ''}" for node in foreign[:20])
         raise QirError(
