@@ -17,7 +17,7 @@ from qir import encodings_format_2
 from qir.encodings import Encoding, FloatEncoding
 from qir.encodings_entry import Entry, Granularity, zero_steps
 from qir.errors import QirError
-from qir.json_documents import check_schema, floats, integers, refuse
+from qir.json_documents import check_schema, floats, integers, member, refuse
 
 
 def is_flat(document: Mapping[str, Any]) -> bool:
@@ -34,7 +34,7 @@ def flat_entries(document: Mapping[str, Any]) -> Iterator[Entry]:
 def entries(document: Mapping[str, Any]) -> Iterator[Entry]:
     """The entries of a document that follows the schema."""
     for name, given in document["activation_encodings"].items():
-        at = f"$.activation_encodings.{name}"
+        at = member("$.activation_encodings", name)
         if isinstance(given, list):
             yield _entry(name, given, at, parameter=False)
             continue
@@ -42,7 +42,7 @@ def entries(document: Mapping[str, Any]) -> Iterator[Entry]:
             for port, grids in ports.items():
                 plain = isinstance(grids, list) or "output_dtype" in grids
                 found = grids if plain else [grids]
-                yield _entry(layer_port(name, side, port), found, f"{at}.{side}.{port}", parameter=False)
+                yield _entry(layer_port(name, side, port), found, member(member(at, side), port), parameter=False)
     yield from _parameters(document["param_encodings"], "$.param_encodings")
 
 
@@ -53,7 +53,7 @@ def layer_port(layer: str, side: str, port: int | str) -> str:
 
 def _parameters(grids: Mapping[str, Any], at: str) -> Iterator[Entry]:
     for name, given in grids.items():
-        yield _entry(name, given, f"{at}.{name}", parameter=True)
+        yield _entry(name, given, member(at, name), parameter=True)
 
 
 def _entry(name: str, grids: Sequence[Mapping[str, Any]] | Mapping[str, Any], at: str, parameter: bool) -> Entry:

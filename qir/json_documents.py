@@ -6,6 +6,7 @@ Every refusal is one QirError that names the place as a JSON path: `$.param_enco
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -23,6 +24,11 @@ LARGEST = 2**53
 def refuse(at: str, message: str, help: str | None = None) -> NoReturn:
     """Raise the QirError for what stands at the JSON path `at`."""
     raise QirError(f"{at}: {message}", stage="json", help=help)
+
+
+def member(at: str, key: str) -> str:
+    """The JSON path of the member `key` of the object at `at`, as jsonschema writes it."""
+    return f"{at}.{key}" if re.fullmatch(r"[A-Za-z_]\w*", key) else f"{at}[{key!r}]"
 
 
 def load_document(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -56,7 +62,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            refuse(f"$..{key}", "this key is given twice in one object")
+            refuse(member("$.", key), "this key is given twice in one object")
         found[key] = value
     return found
 

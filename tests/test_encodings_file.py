@@ -225,6 +225,14 @@ def test_channel_axes_come_from_the_graph() -> None:
     assert read_encodings(document).tensors({"w": place}).parameters["w"].axis == 1
 
 
+def test_names_with_dots_are_quoted_in_paths() -> None:
+    for grid, where in (({"bitwidth": 8, "scale": 0.0, "offset": 0}, ""), ({"bitwidth": "8"}, "[0].bitwidth")):
+        document = {"version": "0.6.1", "activation_encodings": {}, "param_encodings": {"a.0.weight": [grid]}}
+        with pytest.raises(QirError) as caught:
+            read_encodings(document).tensors()
+        assert f"$.param_encodings['a.0.weight']{where}: " in str(caught.value)
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
@@ -314,6 +322,8 @@ EDITS = [
     ("1.0.0", ("param_encodings", 2, "offset"), [-8, -8], "$.param_encodings[2]", "low-power"),
     ("1.0.0", ("activation_encodings", 0, "dtype"), "FLOAT", "$.activation_encodings[0]", "8 bits"),
     ("2.0.0", ("encodings", 1, "output_dtype"), "int33", "$.encodings[1].output_dtype", "int33"),
+    ("2.0.0", ("encodings", 0), {"name": "x", "output_dtype": "int8"}, "$.encodings[0]", "'y_scale' is missing"),
+    ("2.0.0", ("encodings", 3, "block_size"), "8", "$.encodings[3].block_size", "integer"),
     ("2.0.0", ("encodings", 1, "axis"), 9, "$.encodings[1].axis"),
     ("2.0.0", ("encodings", 1, "axis"), -3, "$.encodings[1]", "no axis -3"),
     ("2.0.0", ("encodings", 1, "axis"), None, "$.encodings[1]", "axis"),
