@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -96,21 +97,36 @@ def _obstacle(node: Node, clamp: Node | None, quantize: Node | None) -> Miss | N
     kernel = KERNELS[node.op]
     for port in range(len(node.operands)) if kernel.reads is None else kernel.reads:
         if dequantized(node.operands[port]) is None:
-            return Miss(f"it reads %{node.operands[port].hint} in float", "quantize that tensor to 8 bits")
-    if len({value.type.dtype for value in _activations(node)}) > 1:
+            return Miss(_reads_no_integers(node.operands[port]), "quantize that tensor to 8 bits, without blocks")
+    if len({integers.type.dtype for integers, *_ in _activations(node)}) > 1:
         return Miss("its operands have different integer dtypes", "give its operands grids of one dtype")
     if quantize is not None and len(quantize.operands) < 3:
         return Miss("its output has no zero point", "give its QuantizeLinear a zero point")
+    if quantize is not None and not is_quantized(quantize.result):
+        return Miss(f"it writes {quantize.result.type.dtype}, and its kernel writes 8 bits", "quantize it to 8 bits")
+    scales = [scale for _, scale, _ in _activations(node)] + (quantize.operands[1:2] if quantize else [])
+    if any(prod(scale.type.static or ()) > 1 for scale in scales):
+        return Miss("an activation has a scale for each channel", "give activations one scale")
     if clamp is not None and quantize is not None:
         return clamp_obstacle(clamp, quantize) if kernel.absorbs else Miss(f"no {node.op} kernel takes a {clamp.op}")
     return None
 
 
-def _activations(node: Node) -> Iterator[Value]:
+def _reads_no_integers(value: Value) -> str:
+    """What the kernel reads instead of 8-bit integers."""
+    node = value.node
+    if node is None or node.op != "DequantizeLinear":
+        return f"it reads %{value.hint} in float"
+    blocks = " in blocks" if node.attr("block_size") else ""
+    return f"it reads %{value.hint} from {node.operands[0].type.dtype}{blocks}, and its kernel reads 8 bits"
+
+
+def _activations(node: Node) -> Iterator[list[Value]]:
+    """Integers, scale and zero point of what the kernel reads beside weights."""
     for value in node.operands[:2] if node.op in ("Conv", "Gemm") else node.operands:
-        integers = dequantized(value)
-        if integers is not None and integers[0].weight is None:
-            yield integers[0]
+        parts = dequantized(value)
+        if parts is not None and parts[0].weight is None:
+            yield parts
 
 
 def _move(node: Node, quantize: Node, graph: Graph) -> Value | Miss | None:

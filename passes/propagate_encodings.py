@@ -69,7 +69,8 @@ class PropagateEncodings(Pass, name="propagate-encodings"):
             return
         sources = [quantizer for quantizer in before if quantizer is not None]
         grids = [quantizer.attrs["encoding"] for quantizer in [*sources, *after]]
-        if len({grid.dtype for grid in grids}) > 1 or any(grid.axis is not None for grid in grids):
+        several = any(axis is not None for grid in grids for axis in (grid.axis, grid.block_axis))
+        if several or len({(type(grid), grid.dtype) for grid in grids}) > 1:
             outcome.missed.append(Note.of(node, "its tensors have grids of different kinds"))
         elif len({_limits(quantizer) for quantizer in sources}) > 1:
             outcome.missed.append(Note.of(node, "a clamp limits some of its operands and not others"))

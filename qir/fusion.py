@@ -27,7 +27,7 @@ def is_quantized(value: Value) -> bool:
 def dequantized(value: Value | None) -> list[Value] | None:
     """Integers, scale and zero point, if the value is dequantized 8-bit integers."""
     node = None if value is None else value.node
-    if node is None or node.op != "DequantizeLinear" or len(node.operands) < 3:
+    if node is None or node.op != "DequantizeLinear" or len(node.operands) < 3 or node.attr("block_size"):
         return None
     return node.operands if is_quantized(node.operands[0]) else None
 

@@ -30,24 +30,31 @@ def expand_quantize(graph: Graph, node: Node) -> Sequence[Value]:
     if encoding.scale is None:
         return _casts(graph, node, encoding)
     x, (scale, zero) = node.operands[0], _constants(node, encoding)
-    held = storage(encoding.dtype) if x.weight is not None else _of_bytes(encoding)
+    held = _held_as(encoding, weight=x.weight is not None)
     grid = [
         graph.constant(scale, hint=f"{node.result.hint}_scale"),
         graph.constant(zero.astype(NUMPY[held]), hint=f"{node.result.hint}_zero_point"),
     ]
     attrs = _attributes(encoding)
     if x.weight is not None:
-        points = graph.constant(encoding.quantize(x.array), hint=f"{x.hint}_quantized")
+        points = graph.constant(encoding.quantize(x.array).astype(NUMPY[held]), hint=f"{x.hint}_quantized")
         return graph.add("DequantizeLinear", [points, *grid], attrs, like=node).results
     points = graph.add("QuantizeLinear", [x, *grid], attrs, like=node, hint=f"{x.hint}_quantized").result
     values = graph.add("DequantizeLinear", [points, *grid], attrs, like=node).result
     return [_clamped(graph, node, values, encoding, held)]
 
 
-def _of_bytes(encoding: Encoding) -> str:
-    """The dtype of whole bytes that holds the points of a grid."""
-    narrow = not isinstance(encoding, FloatEncoding) and encoding.bits < 8
-    return f"{encoding.dtype[0]}8" if narrow else storage(encoding.dtype)
+def _held_as(encoding: Encoding, *, weight: bool) -> str:
+    """The dtype of the points in the ONNX model.
+
+    Those of computed tensors have whole bytes, which runtimes can move. 8-bit integers in blocks are held in 16 bits:
+    onnxruntime 1.31 takes them for integers with a scale a channel, and its fused kernel then fails.
+    """
+    if isinstance(encoding, FloatEncoding):
+        return storage(encoding.dtype)
+    if encoding.block_axis is not None and encoding.bits == 8:
+        return f"{encoding.dtype[0]}16"
+    return f"{encoding.dtype[0]}8" if encoding.bits < 8 and not weight else storage(encoding.dtype)
 
 
 def _attributes(encoding: Encoding) -> dict[str, Any]:
@@ -59,9 +66,7 @@ def _attributes(encoding: Encoding) -> dict[str, Any]:
 def _constants(node: Node, encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
     """Scale and zero point as QuantizeLinear takes them: with blocks, of the tensor's sizes on all other axes."""
     assert encoding.scale is not None
-    zero = encoding.zero_point
-    if zero is None:
-        zero = np.zeros(encoding.scale.shape, NUMPY[storage(encoding.dtype)])
+    zero = np.zeros(encoding.scale.shape) if encoding.zero_point is None else encoding.zero_point
     if encoding.block_axis is None or encoding.block_size is None:
         return encoding.scale, zero
     shape = node.operands[0].type.static
