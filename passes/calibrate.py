@@ -16,8 +16,8 @@ from qir.evaluate import Executor
 from qir.execution import observed, share
 from qir.facts import CALIBRATED, COMPOSITES_EXPANDED, QUANTIZERS_INSERTED
 from qir.graph import Graph, Node
-from qir.observers import MinMax, NonFiniteError
-from qir.observing import observed_by
+from qir.observers import MinMax
+from qir.observing import Watch, look, observed_by
 from qir.pipeline import Pass
 from qir.progress import track
 from qir.quantizers import quantizers, replace_encodings
@@ -35,8 +35,9 @@ class Calibrate(Pass, name="calibrate"):
     changes least (`entropy`). For weights, the last two are `min-max`. No scale is below `minimum_scale`.
 
     Data streams by: activations are seen as they are computed, and none is kept. Quantizers that share an encoding get
-    one for all of their tensors together. The result depends on the values that were seen alone, not on their order
-    nor on the split into batches. After a clamp the grid ends within its limits, so that the clamp is free.
+    one for all of their tensors together. Samples are run one by one, so the result depends neither on their order nor
+    on the split into batches, bit for bit (on one machine, with one number of threads). After a clamp the grid ends
+    within its limits, so that the clamp is free.
 
     `data` yields batches, each an array, a sequence in the order of the inputs, or a mapping by input name; `file` is
     the same as an .npz with an array for each input, or an .npy, or a folder of those, a batch in each. `executor` runs
@@ -97,24 +98,20 @@ class Calibrate(Pass, name="calibrate"):
         return Calibration(self.method, self.percentile, self.minimum_scale)
 
     def _observe(
-        self, graph: Graph, groups: Mapping[Encoding, Sequence[Node]], observers: Mapping[Encoding, MinMax]
+        self, graph: Graph, groups: Mapping[Encoding, Sequence[Node]], observers: dict[Encoding, MinMax]
     ) -> None:
         """Let the observers see what the quantizers of their groups read."""
-        number = 0
-
-        def view(observer: MinMax, node: Node) -> Callable[[np.ndarray], None]:
-            return lambda array: _look(observer, node, array, f"in batch {number}")
-
+        watch = Watch(observers)
         views: dict[Node, Callable[[np.ndarray], object]] = {}
         for encoding, observer in observers.items():
             for node in groups[encoding]:
                 if _weight(node):
                     observer.see(_checked(node))
                 else:
-                    views[node] = view(observer, node)
+                    views[node] = watch.view(node)
         show = observed(graph, views) if self.executor is None else observed_by(self.executor, graph, views)
         for number, batch in enumerate(track(self._batches(), "calibrating"), 1):
-            show(arrays_of(graph, batch, number))
+            watch.run(show, graph, arrays_of(graph, batch, number))
         share(list(observers.values()))
         if all(observer.low is None for observer in observers.values()):
             raise QirError("there is no calibration data", stage=self.name, help="give calibrate one batch at least")
@@ -145,17 +142,8 @@ def _weight(node: Node) -> bool:
 def _checked(node: Node) -> np.ndarray:
     """The weight that a quantizer reads. Raises QirError for NaN and infinities."""
     array: np.ndarray = node.operands[0].array
-    _look(MinMax(node.attrs["encoding"]), node, array)
+    look(MinMax(node.attrs["encoding"]), node, array)
     return array
-
-
-def _look(observer: MinMax, node: Node, array: np.ndarray, where: str = "") -> None:
-    """Let the observer see what `node` reads. Raises QirError, naming it, when that is not finite."""
-    try:
-        observer.see(array)
-    except NonFiniteError as error:
-        raise QirError(f"this tensor holds {error} {where}".rstrip(), node, stage="calibrate",
-                       help="look at the data, or at the operator before it") from None  # fmt: skip
 
 
 def _within_clamps(encoding: Encoding, nodes: Sequence[Node]) -> Encoding:

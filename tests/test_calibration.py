@@ -103,6 +103,33 @@ def test_encodings_do_not_depend_on_the_split_nor_on_the_order(method: str) -> N
     assert all(other == found[0] for other in found)
 
 
+def test_encodings_of_a_convolutional_net_do_not_depend_on_the_split() -> None:
+    """Kernels of frameworks differ in the last digits with the size of the batch."""
+    data, found = images(34), []
+    shuffled = np.random.default_rng(4).permutation(data)
+    for batches in ([data], np.array_split(data, 3), np.array_split(data, 17), np.array_split(shuffled, 5)):
+        graph = placed()
+        Calibrate(data=batches).run(graph)
+        found.append(scales(graph))
+    assert all(other == found[0] for other in found)
+
+
+def test_batches_are_run_whole_when_their_samples_depend_on_each_other() -> None:
+    graph = qir.parse(
+        """
+        graph @g(%x: f32[N,4]) {
+          %sum = CumSum %x, 0 : f32[N,4] [sum]
+          %sum_q = qir.Quantize %sum {encoding=$sum} : f32[N,4]
+          return %sum_q
+          $sum = u8 asymmetric
+        }
+        """
+    )
+    Calibrate(data=[np.ones((1, 4), np.float32), np.ones((51, 4), np.float32), np.ones((2, 4), np.float32)]).run(graph)
+    (node,) = quantizers(graph)
+    assert float(node.attrs["encoding"].scale) == pytest.approx(51 / 255)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_pass_and_the_module_find_the_same(method: str) -> None:
     graph = placed()
