@@ -57,10 +57,10 @@ def layer(module: nn.Module, *args: Any, **owns: Value | None) -> Emission:
     return Emission(module, args, {}, {name: value for name, value in owns.items() if value is not None})
 
 
-def blank(kind: type[nn.Module], *args: Any, **options: Any) -> nn.Module:
+def blank(kind: Any, *args: Any, **options: Any) -> nn.Module:
     """A new layer of this kind whose weights hold no memory: whoever owns them puts them in."""
     made = _prototype(kind, args, tuple(options.items()))
-    twin = kind.__new__(kind)
+    twin: nn.Module = kind.__new__(kind)
     kept = {name: value.copy() for name, value in vars(made).items() if isinstance(value, dict | set | list)}
     vars(twin).update(vars(made), **kept)
     return twin

@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from qir.attributes import TRAINING, Port, Symbol
 from qir.frontends.torch_lowerings import Builder, Lowering, lowers, plain_name
+from qir.frontends.torch_opaque import OPAQUE
 from qir.graph import Node, Value
 from qir.opaque_calls import number_of
 from qir.traits import IdentityInInference, MovesData, Stateful, Views
@@ -170,9 +171,7 @@ def opaque(
     attrs = {"args": tuple(map(template, args)), "kwargs": {key: template(item) for key, item in kwargs.items()}}
     op = name if name.startswith("torch.") else f"torch.{name}"
     node = build.graph.add(op, operands, {key: value for key, value in attrs.items() if value})
-    node.host, node.why_opaque = host, reason
-    build.added.append(node)
-    return node.result
+    node.host, node.why_opaque = host, _known_reason(name) or reason
     kinds = {value.type.kind if isinstance(value.type, ScalarType) else "" for value in operands}
     if getattr(host, "__module__", "") in ("_operator", "math") and kinds and "" not in kinds:
         node.result.type = ScalarType("float" if "float" in kinds else "int")
@@ -183,6 +182,15 @@ def opaque(
 def mark_order(in_order: Sequence[Node]) -> None:
     """Rank the nodes whose order is part of their meaning: random draws, and layers that update shared state."""
     stateful = [node for node in in_order if not node.erased and node.definition.trait(Stateful)]
+    build.added.append(node)
+    return node.result
+
+
+def _known_reason(name: str) -> str | None:
+    """The reason that the table of opaque spellings has for a function, method or layer."""
+    home, _, plain = name.removeprefix("torch.ops.aten.").removesuffix(".default").rpartition(".")
+    homes = {"torch": "torch", "torch.nn.functional": "F", "torch.nn": "nn"}
+    return OPAQUE.get(f"{homes.get(home)}.{plain}") or (None if home == "torch.nn" else OPAQUE.get(plain))
     shared = {
         node
         for node in stateful

@@ -37,7 +37,7 @@ __all__ = ["lowers", "tried"]
 def tried(build: Builder, lowering: Lowering | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """What the lowering makes of the call; where it does not cover the arguments or there is none, Unlowered."""
     if lowering is None:
-        return Unlowered("nothing lowers it")
+        return Unlowered("nothing lowers it yet")
     try:
         return lowering(build, *args, **kwargs)
     except (Unlowered, TypeError, QirError) as reason:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qir.errors import QirError
 from qir.graph import Graph
+from qir.opaque_report import opaque_calls
 from qir.ops import composed_families
 from qir.pipeline import Pipeline
 from qir.rewrite import Note
@@ -59,7 +60,8 @@ def prepare_model(
     forward by name. With `example_inputs` (positional arguments) the result is run on them and must return what the
     model returns, bit for bit; a model that `torch.fx` can not trace is then imported by `torch.export`. A model with
     `example_keywords` is always imported by `torch.export`, and the result is called with the same keywords. `importer`
-    chooses one of the two. `meta["new_layers"]` of the result maps each new layer to the user's line of the call.
+    chooses one of the two. `meta["new_layers"]` of the result maps each new layer to the user's line of the call, and
+    `meta["opaque_calls"]` lists the calls that stayed as they are, each with its reason.
 
     `decompose` names the families of operators that come apart, as the pass `decompose` does; True stands for all,
     False for none. Without it those come apart whose parts compute the same bits: einsum and recurrent cells. Attention
@@ -177,6 +179,7 @@ def _prepared(
     apart = f"decompose{{families=[{','.join(families)}]}}," if families else ""
     module = emit_torch(Pipeline.parse(apart + PREPARE).run(graph, [outcomes]), share=in_place)
     *_, lifted, unrolled = (outcome.done for outcome in outcomes.kept)
+    module.meta["opaque_calls"] = opaque_calls(graph)
     module.meta["new_layers"] = {note.module: str(note.loc or "") for note in (*lifted, *unrolled)}
     if examples.given:
         exact = all(composed_families()[name] for name in families)

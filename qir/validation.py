@@ -133,7 +133,7 @@ def _about(graph: Graph, excluded: Sequence[str]) -> Iterator[Finding]:
             yield _finding("reused-layer", "error", node, f"{again[node]} is called again", fix, again[node])
         if node.definition.opaque:
             fix = "it runs as it is; nothing inside of it is quantized"
-            yield _finding("opaque-call", "warning", node, f"{_name(node)} stays as it is: {_why(node)}", fix)
+            yield _finding("opaque-call", "warning", node, f"{_name(node)} stays as it is: {node.why_opaque}", fix)
 
 
 def _finding(
@@ -164,26 +164,6 @@ def _layer_of(node: Node) -> str:
 
 def _name(node: Node) -> str:
     return node.op.removeprefix("qir.")
-
-
-def _why(node: Node) -> str:
-    """Why no operator of qir stands for an opaque call."""
-    from torch import nn
-
-    from qir.frontends.torch_aten import lowering_of
-    from qir.frontends.torch_calls import is_special, lowering_of_layer
-    from qir.frontends.torch_lowerings import lowers
-
-    host = node.host
-    if isinstance(host, nn.Module):
-        if is_special(host):
-            return "it has hooks or parametrizations"
-        lowering = lowering_of_layer(host)
-    elif host is None:
-        lowering = lowers.of_method(node.op.rpartition(".")[2])
-    else:
-        lowering = lowering_of(host)
-    return "nothing lowers it yet" if lowering is None else "its lowering does not cover these arguments"
 
 
 def _inside(path: str, folder: str) -> bool:

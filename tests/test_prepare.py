@@ -250,3 +250,26 @@ def test_a_tensor_that_is_dropped_and_read_stays_two_tensors(drop: Any, importer
         torch.manual_seed(3)
         results.append(module(x))
     assert torch.equal(*results)
+
+
+def test_calls_that_stay_opaque_are_reported_with_reason_and_line() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.erfinv(self.inner(x))
+            return torch.fft.fft(x).abs()
+
+    model, x = Model(), torch.rand(2, 4)
+    for importer in ("fx", "export"):
+        prepared = qir.prepare_model(model, [model.inner], example_inputs=(x,), importer=importer)  # type: ignore[arg-type]
+        whole, erfinv, fft, *_ = prepared.meta["opaque_calls"]
+        assert (whole.path, whole.reason) == ("inner", "it is to stay whole")
+        assert erfinv.path == "module_erfinv"
+        assert erfinv.reason == "a special function without an ONNX operator"
+        assert "fft" in fft.call
+        assert fft.reason == "nothing lowers it yet"
+        assert str(fft).endswith(fft.line)
+        assert "test_prepare.py:" in fft.line
