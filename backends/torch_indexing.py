@@ -42,6 +42,13 @@ def index_put(node: Node) -> Emission:
     return call(torch.index_put, x, tuple(indices), values, node.attr("accumulate"))
 
 
+@emits("qir.Pick")
+def pick(node: Node) -> Emission:
+    """x[indices], behind axes that stay whole."""
+    x, *indices = node.operands
+    return call(Tensor.__getitem__, x, (*(slice(None),) * node.attr("axis"), *indices))
+
+
 @emits("qir.FullLike")
 def full_like(node: Node) -> Emission:
     """torch.full_like."""

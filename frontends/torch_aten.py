@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from qir.errors import QirError
 from qir.frontends.torch_indexing import at
-from qir.frontends.torch_lowerings import Lowering
+from qir.frontends.torch_lowerings import Builder, Lowering, known
 from qir.frontends.torch_table import lowers
 
 aten = torch.ops.aten
@@ -27,6 +27,25 @@ REORDERED: dict[Any, Any] = {
     aten.instance_norm.default: lambda x, weight, bias, mean, var, use_input_stats, momentum, eps, cudnn: (
         F.instance_norm, (x, mean, var, weight, bias, use_input_stats, momentum, eps)
     ),
+    aten.index.Tensor: lambda x, indices: (
+        operator.getitem, (x, tuple(slice(None) if index is None else index for index in indices))
+    ),
+    aten.max_unpool2d.default: lambda *given: (None, given),
+    aten.max_unpool3d.default: lambda *given: (None, given),
+    aten.elu.default: lambda x, alpha=1, scale=1, input_scale=1: (
+        F.elu if scale == input_scale == 1 else None, (x, alpha)
+    ),
+    aten.log_sigmoid.default: lambda x: (F.logsigmoid, (x,)),
+    aten.linalg_vector_norm.default: lambda x, ord=2, dim=None, keepdim=False, dtype=None: (
+        torch.linalg.vector_norm, (x, ord, dim, keepdim)
+    ),
+    aten.tensordot.default: lambda a, b, axes, other_axes: (torch.tensordot, (a, b, (axes, other_axes))),
+    aten.im2col.default: lambda x, *sizes: (F.unfold, (x, *sizes)),
+    aten.col2im.default: lambda x, *sizes: (F.fold, (x, *sizes)),
+    **{
+        getattr(aten, f"adaptive_max_pool{rank}d").default: lambda x, size, function=function: (function, (x, size))
+        for rank, function in ((2, F.adaptive_max_pool2d_with_indices), (3, F.adaptive_max_pool3d_with_indices))
+    },
     aten.slice.Tensor: lambda x, dim=0, start=None, end=None, step=1: (
         operator.getitem, (x, at(dim, slice(start, None if end == 2**63 - 1 else end, step)))
     ),
@@ -44,7 +63,7 @@ REORDERED: dict[Any, Any] = {
                            ("bicubic2d", "bicubic"))
     },
 }  # fmt: skip
-"""ATen operators that are called otherwise than the function or layer that they implement."""
+"""ATen operators that are called otherwise than the function or layer that they implement, None where that is none."""
 
 REGIONS: dict[str, Any] = {
     "wrap_with_set_grad_enabled": lambda enabled, body, *operands: (body, operands, enabled),
@@ -110,14 +129,24 @@ def lowering_of(target: Any) -> Lowering | None:
         return lowers.of_function(target)
     if target._schema.name == "aten::sym_size":
         return lowers.table["Tensor.size"]
-    if not target._schema.name.startswith("aten::") or target._overloadname.endswith(("Tensor_mode", "Scalar_mode")):
+    if not target._schema.name.startswith("aten::"):
         return None
-    name = target._schema.name.removeprefix("aten::").rstrip("_")
-    for home in (torch, F):
-        found = lowers.of_function(getattr(home, name, None)) if hasattr(home, name) else None
-        if found is not None:
-            return found
-    return lowers.of_method(name)
+    written = target._schema.name.removeprefix("aten::")
+    name, count = written.rstrip("_"), len(target._schema.returns)
+    of_torch, of_f = (lowers.of_function(getattr(home, name)) if hasattr(home, name) else None for home in (torch, F))
+    found = of_torch or lowers.of_method(name) or lowers.of_method(written) or of_f
+    return found if found is None or count == 1 else _of_several(found, count)
+
+
+def _of_several(lowering: Lowering, count: int) -> Lowering:
+    """The lowering, which has to give as many results as the operator has."""
+
+    def checked(build: Builder, *args: Any, **kwargs: Any) -> Any:
+        made = lowering(build, *args, **kwargs)
+        known(isinstance(made, list | tuple) and len(made) == count, "another number of results")
+        return made
+
+    return checked
 
 
 SINGLE_CALL = {kind.__name__ for kind in lowers.table if isinstance(kind, type) and issubclass(kind, nn.Module)}

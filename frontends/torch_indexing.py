@@ -44,9 +44,11 @@ def _tensor(value: Any) -> bool:
 
 @lowers(operator.getitem, "Tensor.__getitem__")
 def getitem(build: Builder, input: Any, index: Any) -> Value:
-    """qir.Index, for whole numbers, slices with known limits, None and Ellipsis."""
+    """qir.Index, for whole numbers, slices with known limits, None and Ellipsis; qir.Pick at places in a tensor."""
     items = index if isinstance(index, tuple) else (index,)
     known(_tensor(input), "an item of what may be a list")
+    if any(isinstance(item, Value) for item in items):
+        return _picked(build, input, items)
     known(all(map(_plain, items)) and sum(item is Ellipsis for item in items) <= 1, "an index that is computed")
     return build("qir.Index", input, index=items)
 
@@ -56,6 +58,23 @@ def _plain(item: Any) -> bool:
         limits = (item.start, item.stop, item.step)
         return all(limit is None or isinstance(limit, int) for limit in limits)
     return item is None or item is Ellipsis or (isinstance(item, int) and not isinstance(item, bool))
+
+
+def _picked(build: Builder, input: Value, items: tuple[Any, ...]) -> Value:
+    """qir.Pick at places of neighbouring axes, the other axes whole; qir.MaskedSelect for a mask of all axes."""
+    whole_axis = slice(None)
+    places = [number for number, item in enumerate(items) if isinstance(item, Value)]
+    first, last = places[0], places[-1] + 1
+    tensors, before, after = items[first:last], items[:first], items[last:]
+    known(len(tensors) == len(places), "places of axes that are apart")
+    dtypes = {tensor.type.dtype for tensor in tensors if not isinstance(tensor.type, ScalarType)}
+    if dtypes == {"bool"} and len(items) == 1 and input.type.rank == tensors[0].type.rank is not None:
+        return build("qir.MaskedSelect", input, tensors[0])
+    known(None not in dtypes and "bool" not in dtypes and "u8" not in dtypes, "places of unknown dtype, or a mask")
+    known(all(not isinstance(tensor.type, ScalarType) for tensor in tensors), "a place that is a Python number")
+    known(all(item == whole_axis for item in before), "a part of an axis before")
+    known(all(item == whole_axis or item is Ellipsis for item in after), "a part of an axis behind")
+    return build("qir.Pick", input, *tensors, axis=first)
 
 
 def at(dim: Any, item: Any) -> tuple[Any, ...]:
@@ -92,13 +111,12 @@ def several(build: Builder, input: Value, sizes: Sequence[int], dim: int) -> lis
 def split(build: Builder, tensor: Value, split_size_or_sections: Any, dim: int = 0) -> tuple[Value, ...]:
     """Split."""
     known(_tensor(tensor), "a string that is split")
-    size = size_of(tensor, dim)
     parts = split_size_or_sections
     if isinstance(parts, int):
+        size = size_of(tensor, dim)
         known(parts > 0 and size > 0, "parts without elements")
         return tuple(several(build, tensor, [min(parts, size - at) for at in range(0, size, parts)], dim))
     sizes = whole(tuple(parts))
-    known(sum(sizes) == size, "parts that are not the whole")
     return tuple(several(build, tensor, sizes, dim))
 
 

@@ -139,6 +139,7 @@ class Builder:
 
     def several(self, op: str, results: int | None, *operands: Any, **attrs: Any) -> list[Value]:
         """The results of a new node, as many as `results` says."""
+        known(not any(map(_holds_value, attrs.values())), "an argument that is computed")
         values = [self.value(operand) for operand in operands]
         while values and values[-1] is None:
             values.pop()
@@ -196,6 +197,10 @@ def known(condition: bool, reason: str) -> None:
     """Raise Unlowered with `reason` unless `condition`."""
     if not condition:
         raise Unlowered(reason)
+
+
+def _holds_value(attribute: Any) -> bool:
+    return isinstance(attribute, Value) or (isinstance(attribute, list | tuple) and any(map(_holds_value, attribute)))
 
 
 def is_plain(value: Any) -> bool:

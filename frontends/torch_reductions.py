@@ -128,6 +128,13 @@ def norm(build: Builder, input: Value, p: Any = "fro", dim: Any = None, keepdim:
     return build("qir.Norm", input, p=2.0 if p in ("fro", None) else float(p), dim=axes_of(dim), keepdim=keepdim)
 
 
+@lowers(torch.linalg.vector_norm)
+def vector_norm(build: Builder, x: Value, ord: Any = 2, dim: Any = None, keepdim: bool = False, *,
+                dtype: Any = None) -> Value:  # fmt: skip
+    """qir.Norm."""
+    return norm(build, x, ord, dim, keepdim, dtype)  # type: ignore[no-any-return]
+
+
 @lowers(F.normalize)
 def normalize(build: Builder, input: Value, p: Any = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Value:
     """qir.Normalize."""

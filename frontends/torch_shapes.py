@@ -27,7 +27,7 @@ def _default(dtype: Any, layout: Any, device: Any, requires_grad: Any, memory_fo
 
 def _full_like(name: str, value: Any) -> None:
     def lowering(build: Builder, input: Value, *, dtype: Any = None, layout: Any = None, device: Any = None,
-                 requires_grad: bool = False, memory_format: Any = None) -> Value:  # fmt: skip
+                 requires_grad: bool = False, memory_format: Any = None, pin_memory: Any = None) -> Value:  # fmt: skip
         to = _default(dtype, layout, device, requires_grad, memory_format)
         known(not isinstance(input.type, ScalarType), "no tensor")
         return build("qir.FullLike", input, value=value, dtype=to)
@@ -42,7 +42,8 @@ _full_like("ones_like", 1)
 
 @lowers(*spelled("full_like"))
 def full_like(build: Builder, input: Value, fill_value: Any, *, dtype: Any = None, layout: Any = None,
-              device: Any = None, requires_grad: bool = False, memory_format: Any = None) -> Value:  # fmt: skip
+              device: Any = None, requires_grad: bool = False, memory_format: Any = None,
+              pin_memory: Any = None) -> Value:  # fmt: skip
     """qir.FullLike."""
     known(is_number(fill_value), "a computed number")
     to = _default(dtype, layout, device, requires_grad, memory_format)

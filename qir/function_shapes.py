@@ -129,6 +129,22 @@ def _take_along(on: Writer, x: Value, indices: Value, dim: int | None) -> Value:
     return on.GatherElements(on.Expand(x, other(indices)), on.Expand(indices, other(x)), axis=axis)
 
 
+def _pick(on: Writer, x: Value, *indices: Value, axis: int) -> Value:
+    """Gather from the axes as one, at the place that the indices make together."""
+    if len(indices) == 1:
+        return on.Gather(x, indices[0], axis=axis)
+    place = None
+    for number, index in enumerate(indices):
+        size = on.Squeeze(on.length(x, axis + number), [0])
+        positive = on.Mod(index, size)
+        place = positive if place is None else on.Add(on.Mul(place, size), positive)
+    end = axis + len(indices)
+    parts = [on.Shape(x, end=axis)] * bool(axis) + [on.graph.constant([-1])]
+    parts += [on.Shape(x, start=end)] * (end < on.rank(x))
+    joined = on.Reshape(x, on.Concat(*parts, axis=0) if len(parts) > 1 else parts[0])
+    return on.Gather(joined, place, axis=axis)
+
+
 def _one_hot(on: Writer, x: Value, num_classes: int) -> Value:
     return on.OneHot(x, on.graph.constant(np.array(num_classes)), on.graph.constant(np.array([0, 1])))
 
@@ -177,6 +193,7 @@ function("TakeAlong", "x indices", _take_along, MOVES, None, "The elements at th
          dim=None)  # fmt: skip
 function("Take", "x index", lambda on, x, index: on.Gather(on.Reshape(x, [-1]), index), MOVES, None,
          "The elements at these places of all in order.")  # fmt: skip
+function("Pick", "x indices*", _pick, MOVES, None, "The elements at these places of neighbouring axes.", axis=0)
 function("OneHot", "x", _one_hot, (), None, "A 1 at the place that each number says, in a new last axis of zeros.",
          num_classes=1)  # fmt: skip
 function("SumToSize", "x", _sum_to_size, (), None, "x summed over the axes that broadcasting would repeat.", size=())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qir.functions import Writer, floats, function
+from qir.functions import Writer, floats, function, types_if_known, types_with_places
 from qir.traits import KeepsGrid
 from qir.types import NUMPY, TensorType, Type
 
@@ -140,9 +140,9 @@ function("ArgSort", "x", _order, (), lambda node: _two_types(node)[1:], "The pla
          dim=-1, descending=False, stable=False)  # fmt: skip
 function("KthValue", "x", _smallest, KEEPS, None, "The k-th smallest elements along an axis, and where.", 2,
          k=1, dim=-1, keepdim=False)  # fmt: skip
-function("Median", "x", _middle, KEEPS, None, "The lower of the middle elements along an axis, and where.", 2,
+function("Median", "x", _middle, KEEPS, types_with_places, "The lower middle elements along an axis, and where.", 2,
          dim=-1, keepdim=False)  # fmt: skip
-function("Quantile", "x", _quantile, (), None, "What this part of the elements lies below, between two of them.",
+function("Quantile", "x", _quantile, (), types_if_known, "What this part of the elements lies below.",
          q=0.5, dim=None, keepdim=False)  # fmt: skip
 function("CumulativeMax", "x", _cumulative_max, KEEPS, _two_types, "The largest so far along an axis, and its place.",
          2, dim=0)  # fmt: skip

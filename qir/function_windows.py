@@ -10,7 +10,7 @@ import numpy as np
 from qir.composites import windows
 from qir.errors import QirError
 from qir.function_sums import standardized
-from qir.functions import Writer, function, same_type, types_if_known
+from qir.functions import Writer, function, same_type, types_if_known, types_with_places
 from qir.traits import KeepsGrid
 from qir.types import NUMPY
 
@@ -158,7 +158,7 @@ function("MaxPoolWithPlaces", "x", _max_pool, KEEPS, None, "The largest of each 
          2, **_WINDOW, dilation=(), ceil_mode=False)  # fmt: skip
 function("AdaptiveMaxPool", "x", _adaptive_max_pool, KEEPS, types_if_known,
          "The largest of each window; there are `output_size` windows along each axis.", output_size=())  # fmt: skip
-function("AdaptiveMaxPoolWithPlaces", "x", _adaptive_max_pool_with_places, KEEPS, None,
+function("AdaptiveMaxPoolWithPlaces", "x", _adaptive_max_pool_with_places, KEEPS, types_with_places,
          "The largest of each window, and its place in the channel.", 2, output_size=())  # fmt: skip
 function("MaxUnpool", "x places", _max_unpool, (), types_if_known, "Zeros, with the elements of x at their places.",
          **_WINDOW, output_size=None)  # fmt: skip

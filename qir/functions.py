@@ -108,6 +108,14 @@ def types_if_known(node: Node) -> Sequence[Type]:
         return [TensorType(node.operands[0].type.dtype, None)]
 
 
+def types_with_places(node: Node) -> Sequence[Type]:
+    """The types that the expansion gives; only the dtypes, i64 for places, where it needs sizes that are not known."""
+    try:
+        return types_by_expansion(node)
+    except QirError:
+        return [TensorType(node.operands[0].type.dtype, None), TensorType("i64", None)]
+
+
 def function(
     name: str,
     operands: str,

@@ -31,6 +31,7 @@ from tests.lowered_calls import (
 
 DIVISORS = torch.tensor([3, -2, 5, -4])
 PLACES = torch.tensor([2, 0, 2])
+AT = torch.tensor([[2, 0, 1], [1, 1, -1]])
 MIXED = WHOLE - 6
 _compared = [call(X, Y), call(X, 0.5), call(WHOLE, 5)]
 
@@ -70,7 +71,10 @@ FUNCTION_CALLS: dict[str, list[Call]] = {
                     call(WHOLE, MATRIX > 0, -1)],
     "getitem": [call(X, 1), call(X, -1), call(X, slice(1)), call(X, (slice(None), slice(0, 3, 2))), call(X, None),
                 call(X, (Ellipsis, 0)), call(X, (0, None, Ellipsis, slice(-3, -1))), call(X, (0, 1, -2)),
-                call(X, (None, slice(None), -1, None)), call(X, Ellipsis)],
+                call(X, (None, slice(None), -1, None)), call(X, Ellipsis),
+                call(X, AT[0] % 2), call(X, (slice(None), AT)), call(X, (slice(None), slice(None), AT[1])),
+                call(X, (AT[0] % 2, AT[1])), call(X, (slice(None), AT, AT - 1)), call(X, (AT % 2, AT, AT, Ellipsis)),
+                call(X, TRUE), call(WHOLE, WHOLE > 5)],
     "select": [call(X, 1, 2), call(X, -1, -2)],
     "narrow": [call(X, 1, 1, 2), call(X, -1, 0, 3)],
     "split": [call(X, 2, 1), call(X, 3, dim=-1), call(X, [1, 3], -1)],

@@ -133,12 +133,27 @@ def outputs_and_gradients(model: Any, inputs: list[Tensor]) -> tuple[list[Any], 
 
 
 @pytest.mark.parametrize(("model", "inputs"), list(cases()))
-@pytest.mark.parametrize("importer", [import_torch, pytest.param(import_exported, marks=pytest.mark.slow)])
-def test_call_and_its_gradient_are_torchs_in_both_importers(importer: Any, model: Any, inputs: list[Tensor]) -> None:
-    graph = importer(model, inputs)
+def test_call_and_its_gradient_are_torchs(model: Any, inputs: list[Tensor]) -> None:
+    compare_with_torch(import_torch, model, inputs)
+
+
+def compare_with_torch(importer: Any, model: Any, inputs: list[Tensor]) -> None:
+    graph = importer(model, [value.clone() for value in inputs])
     qir.Pipeline.parse("lift-functionals").run(graph)
     module = emit_torch(graph)
     assert same(outputs_and_gradients(module, inputs), outputs_and_gradients(model, inputs))
+
+
+NOT_EXPORTED = {"covariance-0", "correlation-0"}
+"""Calls that torch.export can not follow: torch's own code asks for data."""
+
+FIRST = [case for case in cases() if str(case.id).endswith("-0") and case.id not in NOT_EXPORTED]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "inputs"), FIRST)
+def test_exported_call_and_its_gradient_are_torchs(model: Any, inputs: list[Tensor]) -> None:
+    compare_with_torch(import_exported, model, inputs)
 
 
 class Paired(nn.Module):

@@ -17,6 +17,7 @@ from qir.frontends.torch_table import lowers
 from qir.verify import verify
 from tests import lowered_calls, lowered_functions, lowered_products, lowered_scatter, lowered_sorting, lowered_windows
 from tests.comparing import same
+from tests.composed import SPELLINGS
 from tests.lowered_calls import Call
 
 Model = tuple[nn.Module, list[Tensor]]
@@ -31,7 +32,7 @@ LAYERS = {**lowered_calls.LAYERS, **lowered_functions.FUNCTION_LAYERS, **lowered
           **lowered_windows.WINDOW_LAYERS}  # fmt: skip
 OTHER_ARGUMENTS = (*lowered_calls.OTHER_ARGUMENTS, *lowered_functions.OTHER_FUNCTION_ARGUMENTS,
                    *lowered_windows.OTHER_WINDOW_ARGUMENTS, *lowered_scatter.OTHER_SCATTER_ARGUMENTS)  # fmt: skip
-ELSEWHERE = lowered_calls.ELSEWHERE | lowered_functions.PAIRED_LAYERS
+ELSEWHERE = lowered_calls.ELSEWHERE | lowered_functions.PAIRED_LAYERS | SPELLINGS
 
 
 def traced(kind: str, target: Any, given: Call, in_place: bool) -> Model:
@@ -42,8 +43,8 @@ def traced(kind: str, target: Any, given: Call, in_place: bool) -> Model:
         if isinstance(argument, Tensor):
             inputs.append(argument)
             return graph.placeholder(f"x{len(inputs)}")
-        if isinstance(argument, list | tuple) and argument and isinstance(argument[0], Tensor):
-            return [placed(item) for item in argument]
+        if isinstance(argument, list | tuple) and any(isinstance(item, Tensor) for item in argument):
+            return type(argument)(placed(item) for item in argument)
         return argument
 
     args = tuple(map(placed, given.args))
