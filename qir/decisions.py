@@ -42,6 +42,7 @@ class Decisions:
         self.nodes = [node for node in self.graph.nodes() if not is_quantizer(node)]
         self.names = value_names(self.graph)
         self.matched: set[Rule] = set()
+        self.never: dict[Node, Settled] = {}
         for node in self.nodes:
             found = settings(self.placement, node, self.matched)
             reason = self._obstacle(node, found)
@@ -49,6 +50,8 @@ class Decisions:
                 self.settings[node] = found
             else:
                 self.why_float[node] = reason
+                if found.off is None and found.writes is not None and found.writes.value == "never":
+                    self.never[node] = found.writes
         groups, self.unmatched, matched_groups = matches(self.graph, self.placement.groups)
         self.matched_groups = matched_groups
         self.groups = [match for match in groups if match.group.kernel == -1 or match.kernel in self.settings]
@@ -152,7 +155,7 @@ class Decisions:
         """What the operator that writes the tensor and those that read it want together."""
         writer = self.flow.writer(value)
         found = None if writer is None else self.settings.get(writer)
-        writes = None if found is None else found.writes
+        writes = found.writes if found is not None else None if writer is None else self.never.get(writer)
         base = self.placement.activation if writer is None or found is None else self._activation(writer)
         limits = None if found is None else found.limits
         reading = self._reading(value)

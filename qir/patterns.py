@@ -113,10 +113,11 @@ def _sources(group: Group, node: Node) -> list[Node]:
 
 
 def _obstacle(group: Group, nodes: tuple[Node, ...]) -> str | None:
-    """What reads the middle of the group from outside."""
-    for node in nodes[:-1]:
+    """What else reads the middle of the group."""
+    for step, node in enumerate(nodes[:-1]):
         value = _line(group, nodes, node)[-1]
-        outside = [use.node for use in value.uses if use.node not in nodes]
+        expected = [nodes[reader] for source, reader in group.edges if source == step]
+        outside = [use.node for use in value.uses if use.node not in expected]
         if value.is_output:
             return f"%{value.hint} is an output of the graph"
         if outside:
