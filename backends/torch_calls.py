@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
@@ -59,7 +60,8 @@ def framework_object(name: str) -> Any:
     """What a dotted name that begins with `torch`, or the name of a device, stands for. Raises QirError for others."""
     if name.startswith(("cpu", "cuda", "meta", "mps")):
         return torch.device(name)
+    _, *parts = name.split(".")
     try:
-        return reduce(getattr, name.split(".")[1:], torch)
-    except AttributeError:
+        return getattr(operator, parts[1]) if parts[:1] == ["_operator"] else reduce(getattr, parts, torch)
+    except (AttributeError, IndexError):
         raise QirError(f"torch has no {name!r}", stage="emit torch") from None

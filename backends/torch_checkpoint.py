@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from qir.backends.torch_calls import framework_object
 from qir.backends.torch_grids import Grid
 from qir.backends.torch_module import emit_torch
 from qir.backends.torch_quantizers import Quantizer, quantizers_of
@@ -66,7 +67,7 @@ def load_checkpoint(path: str | Path, graph: Graph | None = None) -> tuple[Graph
     found = read_checkpoint(path, graph)
     settings = found.module
     if graph is None and settings["layers"]:
-        raise QirError(f"the checkpoint {path} is of a model with layers that text can not hold",
+        raise QirError(f"the checkpoint {path} is of a model with calls that text can not hold",
                        snippet="\n".join(settings["layers"][:20]),
                        help="load it into a simulator that was made like the one that was saved")  # fmt: skip
     if graph is None:
@@ -91,8 +92,13 @@ def load_checkpoint(path: str | Path, graph: Graph | None = None) -> tuple[Graph
 
 
 def _is_kept(node: Node) -> bool:
-    """Whether the node is a layer of the framework that is called as it is."""
-    return node.definition.opaque and isinstance(node.host, nn.Module)
+    """Whether the node calls an object that its name in the text does not lead to: a layer, a function of the user."""
+    if not node.definition.opaque or node.host is None:
+        return False
+    try:
+        return framework_object(node.op) is not node.host
+    except QirError:
+        return True
 
 
 def _current(graph: Graph, module: nn.Module, state: Mapping[str, np.ndarray]) -> Graph:

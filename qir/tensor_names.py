@@ -47,6 +47,7 @@ def float_model(graph: Graph, opset: int = 21) -> FloatModel:
         tensor = twin.operands[0]
         if grids.setdefault(tensor, node.attrs["encoding"]) is not node.attrs["encoding"]:
             tensor = copy.add("Identity", [tensor], like=twin, hint=tensor.hint).result
+            grids[tensor] = node.attrs["encoding"]
         copy.replace(twin.result, tensor)
         copy.erase(twin)
         tensors[node] = tensor

@@ -249,3 +249,18 @@ def test_layers_that_text_can_not_hold_need_the_graph(tmp_path: Path) -> None:
     assert same(outputs(module, [x]), outputs(again, [x]))
     with pytest.raises(QirError, match="text can not hold"):
         load_checkpoint(tmp_path / "sim.ckpt")
+
+
+class Picks(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft(x).abs()[:, 0] + torch.linalg.eigh(x @ x.mT)[0][0]
+
+
+def test_calls_that_qir_does_not_know_come_back_by_name(tmp_path: Path) -> None:
+    x = torch.randn(3, 4)
+    graph = preparation(Picks(), Examples([x])).graph
+    assert any(node.definition.opaque for node in graph.nodes())
+    module = emit_torch(graph)
+    save_checkpoint(tmp_path / "sim.ckpt", graph, module)
+    _, again, _ = load_checkpoint(tmp_path / "sim.ckpt")
+    assert same(outputs(module, [x]), outputs(again, [x]))

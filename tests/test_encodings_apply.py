@@ -261,6 +261,20 @@ def test_two_grids_on_one_tensor_are_two_tensors_in_the_onnx_file() -> None:
     assert set(torch_encodings(graph)["activation_encodings"]) == {"relu", "abs"}
 
 
+def test_quantizers_around_what_inference_removes_keep_their_tensors() -> None:
+    lines = ["graph @g(%x: f32[4]) {", "  %q0 = qir.Quantize %x {encoding=$q0} : f32[4] [q0]"]
+    for number in range(1, 4):
+        lines.append(f"  %d{number} = Dropout %q{number - 1}, 0.5, True : f32[4] [d{number}] !{number}")
+        lines.append(f"  %q{number} = qir.Quantize %d{number} {{encoding=$q{number}}} : f32[4] [q{number}]")
+    lines.append("  return %q3")
+    lines += [f"  $q{number} = u8 asymmetric scale={number + 1}.0 zero_point={number}" for number in range(4)]
+    graph = qir.parse("\n".join([*lines, "}"]).replace(", 0.5, True", ""))
+    found = encodings_of(graph).activations
+    assert list(found) == ["x", "x_1", "x_2", "x_3"]
+    assert [float(encoding.scale) for encoding in found.values() if encoding.scale is not None] == [1.0, 2.0, 3.0, 4.0]
+    assert [node.op for node in float_model(graph).graph.nodes()] == ["Identity"] * 3
+
+
 def test_blocks_and_low_power_grids_come_back() -> None:
     graph = qir.parse(TEXT)
     low, high = -np.random.default_rng(0).random((8, 4)), np.random.default_rng(1).random((8, 4))
