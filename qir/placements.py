@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 
 from qir.errors import QirError
 from qir.placement import FLOATS, Grid, Parameter, Placement, Rule
@@ -13,7 +12,6 @@ DEFAULT_TARGET = "ort-x86-vnni"
 """The target when neither a target nor a config is given."""
 
 
-@cache
 def placement_of(
     target_name: str | None,
     config: str | None,
@@ -22,8 +20,9 @@ def placement_of(
     param_bw: int | None,
     data_type: str | None,
     per_channel: bool | None,
+    exclude: tuple[str, ...] = (),
 ) -> Placement:
-    """The placement of a profile or of an AIMET config, with a rules file over it.
+    """The placement of a profile or of an AIMET config, with a rules file over it, and layers that stay in float.
 
     A width of 32 leaves what it is for in float. Raises QirError for options and files that say nothing sensible.
     """
@@ -42,7 +41,8 @@ def placement_of(
         made = replace(made, rules=(*made.rules, *read_rules(rules, made)))
     if output_bw == 32:
         made = replace(made, inputs=None, outputs=None)
-    return replace(made, rules=(*made.rules, *_left_out(output_bw, param_bw)))
+    excluded = [Rule(f"exclude={glob}", 1 << 20, layer=glob, off="it is excluded") for glob in exclude]
+    return replace(made, rules=(*made.rules, *excluded, *_left_out(output_bw, param_bw)))
 
 
 def _grid(bits: int | None, data_type: str | None, option: str) -> Grid:

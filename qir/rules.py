@@ -97,7 +97,7 @@ def _check(source: str, data: Mapping[str, Any]) -> None:
     if not chosen or not set(data) - chosen:
         missing = "says nothing about what it matches" if chosen else "does not say what it is for"
         raise QirError(f"{source} {missing}", stage="rules", help=f"a rule has {', '.join(KEYS)}")
-    if "tensor" in chosen and (len(chosen) > 1 or set(data) - chosen > {"activation", "symmetric"}):
+    if "tensor" in chosen and (len(chosen) > 1 or not set(data) - chosen <= {"activation", "symmetric"}):
         raise QirError(f"{source}: a tensor has an activation grid alone", stage="rules",
                        help="write a rule of its own for the layer")  # fmt: skip
 

@@ -116,12 +116,21 @@ def target_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-@cache
 def target(name: str) -> Target:
     """The profile called `name`, or the one in the file `name` if it ends in `.toml`.
 
     Raises QirError for an unknown name and for a profile that is not complete.
     """
+    return _target(name) if name.endswith(".toml") else _shipped(name)
+
+
+@cache
+def _shipped(name: str) -> Target:
+    """A profile that comes with qir."""
+    return _target(name)
+
+
+def _target(name: str) -> Target:
     data = profile_data(name)
     stem = Path(name).stem if name.endswith(".toml") else name
     try:
