@@ -86,8 +86,10 @@ def read_encodings(source: str | Path | Mapping[str, Any] | EncodingsFile) -> En
         return EncodingsFile(None, _distinct(encodings_format_0.flat_entries(document)))
     if not isinstance(version, str) or version not in SCHEMAS:
         refuse("$.version", f"{str(version)[:40]!r} is no known version", f"known are {listed(list(SCHEMAS))}")
-    check_schema(document, SCHEMAS[version])
-    form = {"0": encodings_format_0, "1": encodings_format_1, "2": encodings_format_2}[version[0]]
+    # AIMET writes <prefix>_torch.encodings in the form of 0.6.1 whatever version it notes there.
+    by_layer = version == "1.0.0" and isinstance(document.get("activation_encodings"), Mapping)
+    check_schema(document, SCHEMAS["0.6.1" if by_layer else version])
+    form = {"0": encodings_format_0, "1": encodings_format_1, "2": encodings_format_2}["0" if by_layer else version[0]]
     return EncodingsFile(version, _distinct(form.entries(document)), document.get("quantizer_args", {}),
                          tuple(document.get("excluded_layers", ())))  # fmt: skip
 

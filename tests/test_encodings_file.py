@@ -217,6 +217,24 @@ def test_an_adaround_file_holds_parameters() -> None:
     assert (found.dtype, found.axis) == ("i4", 0)
 
 
+@pytest.mark.parametrize("version", ["0.6.1", "1.0.0"])
+def test_encodings_by_layer_have_one_form(version: str) -> None:
+    grid = grid_0_6_1(8, "False", -1.5, 126.0, -3, 0.5)
+    document = {
+        "version": version,
+        "activation_encodings": {
+            "conv1": {"input": {"0": grid}, "output": {"0": grid, "1": {"bitwidth": 16, "dtype": "float"}}},
+        },
+        "param_encodings": {"conv1.weight": [grid_0_6_1(4, "True", -4.0, 3.5, -8, 0.5)]},
+        "excluded_layers": [], "quantizer_args": {"quant_scheme": "post_training_tf"},
+    }  # fmt: skip
+    found = read_encodings(document).tensors()
+    assert {name: encoding.dtype for name, encoding in found.activations.items()} == {
+        "conv1:input:0": "u8", "conv1:output:0": "u8", "conv1:output:1": "f16",
+    }  # fmt: skip
+    assert found.parameters["conv1.weight"].dtype == "i4"
+
+
 def test_channel_axes_come_from_the_graph() -> None:
     given = replace(I4, axis=1)
     document = encodings_document(TensorEncodings({}, {"w": given}), "1.0.0")
