@@ -13,15 +13,15 @@ from qir.errors import Loc, QirError
 from qir.frontends.onnx_bodies import bodies_of, captured_names, in_order, reads
 from qir.frontends.onnx_checks import STANDARD, refuse
 from qir.frontends.onnx_files import attributes, constant_array, dense_array, tensor_array
+from qir.frontends.onnx_parameters import is_parameter, is_weight
 from qir.frontends.onnx_scan import scan_of_batches, scans_batches
 from qir.frontends.onnx_types import refined
 from qir.frontends.onnx_versions import modern, schema_at
 from qir.graph import Graph, Node, Value
 from qir.infer import SMALL
-from qir.ops import VOCABULARY_OPSET, definition
+from qir.ops import definition
 from qir.proto import tensor_of
 from qir.text import INLINE, Names
-from qir.traits import Weighted
 from qir.types import Type, from_proto, to_proto
 from qir.weights import Weight
 
@@ -84,12 +84,14 @@ class GraphImporter:
         """A weight. Those of a body have no path: they are no part of the model's state."""
         name = self.tensors.name(name, name)
         plain = self.captured is not None or self.acts_as_attribute(name, array)
-        self.values[name] = self.graph.weight(Weight(array, () if plain else (name,)), hint=name)
+        trains = not plain and any(is_parameter(*use, array) for use in self.readers.get(name, ()))
+        weight = Weight(array, () if plain else (name,), trainable=trains)
+        self.values[name] = self.graph.weight(weight, hint=name)
 
     def acts_as_attribute(self, name: str, array: np.ndarray) -> bool:
         """Whether the initializer is a literal, by the rule that `onnx_model` states."""
         readers = self.readers.get(name, [])
-        if array.ndim > 1 or array.size > INLINE or array.dtype == object or any(_is_weight(*use) for use in readers):
+        if array.ndim > 1 or array.size > INLINE or array.dtype == object or any(is_weight(*use) for use in readers):
             return False
         return array.ndim == 0 or array.dtype == np.int64 or all(self.takes_one_type(*use) for use in readers)
 
@@ -177,13 +179,6 @@ class GraphImporter:
             self.graph.opsets.update(body.opsets)
             body.opsets.clear()
         return found
-
-
-def _is_weight(node: onnx.NodeProto, port: int) -> bool:
-    if node.domain not in STANDARD or schema_at(node.op_type, VOCABULARY_OPSET) is None:
-        return False
-    weighted = definition(node.op_type).trait(Weighted)
-    return weighted is not None and port in (weighted.weight, weighted.bias)
 
 
 def _without_tail(names: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ BUILT_IN = {
     "decompose": "qir.passes.decompose:Decompose",
     "expand-opaque": "qir.passes.expand_opaque:ExpandOpaque",
     "fold-batch-norm": "qir.passes.fold_batch_norm:FoldBatchNorm",
+    "fold-qdq": "qir.passes.fold_qdq:FoldQdq",
     "fuse-integer": "qir.passes.fuse_integer:FuseInteger",
     "insert-quantizers": "qir.passes.insert_quantizers:InsertQuantizers",
     "legalize-onnx": "qir.passes.legalize_onnx:LegalizeOnnx",
