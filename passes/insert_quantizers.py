@@ -29,7 +29,8 @@ class InsertQuantizers(Pass, name="insert-quantizers"):
     output channel, and a bias the grid of the accumulator that it joins: input scale times weight scale.
 
     `target` is the name or the file of a profile, `config` the name or the file of an AIMET config, `rules` a file with
-    exceptions to either. Widths and the data type are those of the profile or config unless they are given.
+    exceptions to either; layers whose paths match a glob of `exclude` stay in float. Widths and the data type are those
+    of the profile or config unless they are given.
 
         graph @g(%x: f32[1,2]) {
           %w = weight fc.weight : f32[2,2] #0000000000000000
@@ -66,6 +67,7 @@ class InsertQuantizers(Pass, name="insert-quantizers"):
     param_bw: int | None = None
     data_type: Literal["int", "float"] | None = None
     per_channel: bool | None = None
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.placement()
@@ -73,8 +75,9 @@ class InsertQuantizers(Pass, name="insert-quantizers"):
     def placement(self) -> Placement:
         """What is to be quantized. Raises QirError for a profile, config or rules file that says nothing sensible."""
         return placement_of(
-            self.target, self.config, self.rules, self.output_bw, self.param_bw, self.data_type, self.per_channel
-        )
+            self.target, self.config, self.rules, self.output_bw, self.param_bw, self.data_type, self.per_channel,
+            self.exclude,
+        )  # fmt: skip
 
     def run(self, graph: Graph) -> Outcome:
         """Insert the quantizers, and say of every operator and tensor why it has some, or none."""

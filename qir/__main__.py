@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from qir import cli_commands as commands
 from qir import cli_ship as ship
 from qir.cli_encodings import encodings
+from qir.cli_quantize import quantize_model
 from qir.cli_targets import targets
 from qir.encodings_file import VERSIONS
 from qir.errors import QirError
 from qir.placements import DEFAULT_TARGET
+from qir.range_search import MethodName
 
 FILE = "graph text (.qir, or - for standard input) or an ONNX model"
 PASSES = 'passes with their options: "fold-batch-norm,insert-quantizers{scheme=minmax}"'
@@ -57,6 +59,7 @@ def parser() -> ArgumentParser:
     _add_explain(found)
     _add_show(found)
     _add_verify(found)
+    _add_quantize(found)
     _add_lint(found)
     _add_certify(found)
     _add_targets(found)
@@ -127,6 +130,31 @@ def _add_show(found: Commands) -> None:
 def _add_verify(found: Commands) -> None:
     made = _command(found, "verify", commands.check, "check everything that must be true of a graph", "net.onnx\n-")
     made.add_argument("file", metavar="FILE", help=FILE)
+
+
+def _add_quantize(found: Commands) -> None:
+    help = "quantize a model for a target, calibrate it on data, and write an integer ONNX file"
+    examples = (
+        "net.onnx --data calib.npz -o net.int8.onnx\n"
+        "package.module:build_model --data package.module:batches --target ort-x86-avx2 -o net.int8.onnx\n"
+        'net.onnx --data folder/ --method percentile --exclude "head.*" --report report.html -o net.int8.onnx'
+    )
+    made = _command(found, "quantize", quantize_model, help, examples)
+    made.add_argument("model", metavar="MODEL", help=f"{FILE}, or package.module:function that returns a torch module")
+    data = "an .npz or .npy file, samples first; a folder of those; or package.module:function that yields batches"
+    made.add_argument("--data", required=True, metavar="DATA", help=data)
+    made.add_argument("-o", "--output", required=True, metavar="OUT", help="the ONNX file to write")
+    made.add_argument("--target", default=DEFAULT_TARGET, help=TARGET)
+    made.add_argument("--method", choices=get_args(MethodName), help="how ranges are found (default: min-max)")
+    made.add_argument("--percentile", type=float, metavar="P", help="where the method percentile cuts")
+    per_channel = "a scale for each output channel of weights, or one for all (default: as the target says)"
+    made.add_argument("--per-channel", action=BooleanOptionalAction, help=per_channel)
+    made.add_argument("--output-bw", type=int, metavar="BITS", help="the width of activations")
+    made.add_argument("--param-bw", type=int, metavar="BITS", help="the width of weights")
+    made.add_argument("--rules", metavar="TOML", help="a file of rules: mixed precision, and what stays in float")
+    made.add_argument("--exclude", action="append", metavar="GLOB", help="layers that stay in float; repeatable")
+    made.add_argument("--report", metavar="HTML", help="write the parity certificate as a page")
+    made.add_argument("--json", metavar="JSON", help="write the summary as JSON")
 
 
 def _add_lint(found: Commands) -> None:

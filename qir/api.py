@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,10 +29,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None = None) -> Gra
 
     `example_inputs` are positional arguments for a torch module; they give types to the graph's values.
     """
-    import sys
-
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(model, torch.nn.Module):
+    if _is_module(model):
         from qir.frontends.torch_fx import import_torch
 
         return import_torch(model, example_inputs)
@@ -50,10 +48,12 @@ def quantization(
     *,
     data: Iterable[Batch] | None = None,
     insert: str = "",
+    calibrate: str = "",
 ) -> Pipeline:
     """The pipeline that `quantize` runs for a target: from an imported graph to calibrated quantizers.
 
-    `insert` holds more options of `insert-quantizers`, as in `per_channel=false`.
+    `insert` holds more options of `insert-quantizers`, as in `per_channel=false`, and `calibrate` those of the pass
+    `calibrate`, as in `method=percentile`.
     """
     from qir.passes.calibrate import Calibrate
 
@@ -61,9 +61,11 @@ def quantization(
     options = " ".join(part for part in (f"target={target_name}", insert) if part)
     before = Pipeline.parse(
         f"decompose,{PREPARE},fold-batch-norm,legalize-onnx{{opset={profile.opset}}},reduce-mean-to-pool,"
-        f"insert-quantizers{{{options}}},propagate-encodings"
+        f"insert-quantizers{{{options}}},propagate-encodings,calibrate{{{calibrate}}}"
     )
-    return Pipeline.of(*before.passes, Calibrate(data=data))
+    *others, last = before.passes
+    assert isinstance(last, Calibrate)
+    return Pipeline.of(*others, replace(last, data=data))
 
 
 @dataclass(frozen=True)
@@ -125,26 +127,49 @@ def quantize(
     *,
     data: Iterable[Batch],
     target: str = "ort-x86-vnni",
+    insert: str = "",
+    calibrate: str = "",
     watch: Sequence[Any] = (),
 ) -> Quantized:
     """`model` (a torch module, a graph, an ONNX model or file), quantized for `target` and calibrated on `data`.
 
     `data` yields batches: an array or tensor for a model with one input, a sequence or a mapping by name for several.
-    It is taken batch by batch, and none is kept. Without `example_inputs`, a torch module is imported with the first
-    batch.
+    It is taken batch by batch, and none is kept. A torch module is imported with `example_inputs`, or else with the
+    first batch, and must compute what its graph computes, bit for bit. `insert` and `calibrate` hold more options of
+    the two passes, as in `quantization`.
     """
     first, data = peeked(data)
-    graph = model.copy() if isinstance(model, Graph) else import_model(model, example_inputs or _examples(first))
-    pipeline = quantization(target, data=data)
+    pipeline = quantization(target, data=data, insert=insert, calibrate=calibrate)
+    if isinstance(model, Graph):
+        graph = model.copy()
+    elif _is_module(model):
+        graph = _prepared(model, example_inputs, first)
+    else:
+        graph = import_model(model)
     return Quantized(pipeline.run(graph, watch), profile_of(target), pipeline)
 
 
-def _examples(batch: Any) -> Sequence[Any]:
-    """A batch as positional arguments."""
-    whole = list(batch.values()) if isinstance(batch, Mapping) else batch
-    parts = [whole] if hasattr(whole, "shape") else list(whole)
-    if any(isinstance(part, np.ndarray) for part in parts):
-        import torch
+def _is_module(model: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(model, torch.nn.Module)
 
-        return [torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in parts]
-    return parts
+
+def _prepared(model: Any, example_inputs: Sequence[Any] | None, batch: Any) -> Graph:
+    """The graph of a torch module, imported with examples: positional arguments, or a batch that may name them."""
+    from qir.preparation import preparation
+    from qir.same_outputs import Examples
+
+    if example_inputs is not None:
+        return preparation(model, Examples(list(example_inputs))).graph
+    if isinstance(batch, Mapping):
+        return preparation(model, Examples(None, {name: _tensor(part) for name, part in batch.items()})).graph
+    parts = [batch] if hasattr(batch, "shape") else list(batch)
+    return preparation(model, Examples([_tensor(part) for part in parts])).graph
+
+
+def _tensor(part: Any) -> Any:
+    if not isinstance(part, np.ndarray):
+        return part
+    import torch
+
+    return torch.from_numpy(part)

@@ -79,10 +79,16 @@ def batch_files(path: Path) -> list[Path]:
 
 
 def load_batch(path: Path) -> Batch:
-    """The array of an .npy file, the arrays of an .npz file by name. Raises QirError when it can not be read."""
+    """The array of an .npy file; the arrays of an .npz file by name, or in order where they were saved without names.
+
+    Raises QirError when it can not be read.
+    """
     try:
         loaded = np.load(path, allow_pickle=False)
-        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        unnamed = loaded.files == [f"arr_{number}" for number in range(len(loaded.files))]
+        return [loaded[name] for name in loaded.files] if unnamed else {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise QirError(f"can not read calibration data from {path}: {error}", stage="calibrate",
                        help="write it with numpy.savez(path, input_name=array)") from None  # fmt: skip

@@ -41,7 +41,10 @@ def expand_quantize(graph: Graph, node: Node) -> Sequence[Value]:
         return graph.add("DequantizeLinear", [points, *grid], attrs, like=node).results
     points = graph.add("QuantizeLinear", [x, *grid], attrs, like=node, hint=f"{x.hint}_quantized").result
     values = graph.add("DequantizeLinear", [points, *grid], attrs, like=node).result
-    return [_clamped(graph, node, values, encoding, held)]
+    result = _clamped(graph, node, values, encoding, held)
+    if node.result.is_output and x.node is not None and not x.is_output:  # the model's outputs keep their names
+        result.hint, x.hint = x.hint, f"{x.hint}_float"
+    return [result]
 
 
 def _held_as(encoding: Encoding, *, weight: bool) -> str:

@@ -21,7 +21,7 @@ from qir.simulated_layers import SimulatedLayer, layers_of, table_of
 from qir.simulation_export import export_simulation
 from qir.simulation_setup import arguments_of, emitted, placement, prepared
 from qir.targets import target as profile_of
-from qir.tensor_names import is_parameter, quantizers_by_name
+from qir.tensor_names import paths_of
 from qir.watch import Outcomes
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class QuantizationSimModel:
         Raises QirError for a file that is empty or malformed or names other parameters.
         """
         file = read_encodings(encoding_path)
-        parameters = {name for name, nodes in quantizers_by_name(self.graph).items() if any(map(is_parameter, nodes))}
+        parameters = {path for node in quantizers(self.graph) for path in paths_of(node)}
         chosen = tuple(entry for entry in file.entries if entry.parameter or entry.name in parameters)
         applied = self._apply(replace(file, entries=chosen), strict=True)
         self.frozen |= {node.module or "" for node in applied.taken}
