@@ -2,9 +2,9 @@
 
     python -m bench.calibration [--samples N] [--size PIXELS]
 
-Each calibrator runs in a process and on a core of its own, on the same images, one by one. The times leave imports, the placement of
-quantizers and the loading of the model out; memory is what the process grew by at its peak. Exits with 1 when qir is
-not the fastest of a method, or when its memory grows with the number of images.
+Each calibrator runs in a process and on a core of its own, on the same images, one by one. The times leave imports,
+the placement of quantizers and the loading of the model out; memory is what the process grew by at its peak. Exits with
+1 when qir is not the fastest of a method, or when its memory grows with the number of images.
 """
 
 from __future__ import annotations
