@@ -14,6 +14,7 @@ from qir.ops import composed_families
 from qir.pipeline import Pass
 from qir.rewrite import Miss, Note, Outcome
 from qir.traits import Composed
+from qir.types import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Decompose(Pass, name="decompose"):
                 help = f"did you mean {near[0]!r}?" if near else f"families are {', '.join(composed_families())}"
                 raise QirError(f"decompose knows no family {name!r}", help=help)
 
+    @property
+    def exact(self) -> bool:
+        """Whether the parts of all families that it takes apart compute the same bits as the whole."""
+        return all(exact for name, exact in composed_families().items() if not self.families or name in self.families)
+
     def run(self, graph: Graph) -> Outcome:
         """Take apart until nothing is left to take apart."""
         outcome, paths = Outcome(), Paths(graph)
@@ -61,20 +67,23 @@ class Decompose(Pass, name="decompose"):
             composed = None if node.erased else node.definition.trait(Composed)
             if composed is None or (self.families and composed.family not in self.families):
                 continue
-            parts = parts_of(node, composed, graph)
+            added: list[Node] = []
+            parts = parts_of(node, composed, graph, added)
             if isinstance(parts, Miss):
                 outcome.missed.append(Note.of(node, parts.reason))
                 continue
             outcome.done.append(Note.of(node, "is written in parts"))
             for old, new in zip(node.results, parts, strict=True):
-                new.hint = old.hint
+                new.hint, new.type = old.hint, new.type if old.type == UNKNOWN else old.type
             work += reversed(put_in_place(graph, node, parts, paths))
+            for part in reversed(added):
+                if not part.erased:
+                    graph.erase_dead(part)
         return outcome
 
 
-def parts_of(node: Node, composed: Composed, graph: Graph) -> list[Value] | Miss:
-    """The values that stand for the results of the node, or why it stays whole."""
-    added: list[Node] = []
+def parts_of(node: Node, composed: Composed, graph: Graph, added: list[Node]) -> list[Value] | Miss:
+    """The values that stand for the results of the node, or why it stays whole; `added` gets the new nodes."""
     graph.added = added
     try:
         return list(composed.parts(graph, node))

@@ -44,8 +44,12 @@ def attention_scores(on: Parts, query: Value, key: Value, scale: float | None) -
     scale = 1.0 / math.sqrt(on.size(query, -1)) if scale is None else scale
     root = math.sqrt(abs(scale))
     turned = on.composite("SwapAxes", [key], axis0=-2, axis1=-1)[0]
-    scores: Value = on.MatMul(on.Mul(query, math.copysign(root, scale)), on.Mul(turned, root))
+    scores: Value = on.MatMul(_scaled(on, query, math.copysign(root, scale)), _scaled(on, turned, root))
     return scores
+
+
+def _scaled(on: Parts, x: Value, factor: float) -> Value:
+    return x if factor == 1.0 else on.Mul(x, factor)
 
 
 def _repeated(on: Parts, x: Value, heads: int) -> Value:

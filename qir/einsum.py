@@ -27,15 +27,14 @@ def einsum_parts(graph: Graph, node: Node) -> Sequence[Value]:
     order = (*output, *sorted({label for term in terms for label in term} - set(output)))
     _check_sizes(on, node.operands, terms)
     rest = [_narrowed(on, x, term, terms, node.operands, output) for x, term in zip(node.operands, terms, strict=True)]
-    rest = [_ordered(on, x, term, order) for x, term in rest]
     x, labels = rest.pop(0)
     while rest:
         other, theirs = rest.pop(0)
         needed = set(output).union(*(term for _, term in rest))
-        x, labels = _summed(on, x, labels, needed | set(theirs))
-        other, theirs = _summed(on, other, theirs, needed | set(labels))
+        x, labels = _summed(on, x, labels, needed | set(theirs), order)
+        other, theirs = _summed(on, other, theirs, needed | set(labels), order)
         x, labels = _product(on, x, labels, other, theirs, [label for label in order if label in needed], order)
-    x, labels = _summed(on, x, labels, set(output))
+    x, labels = _summed(on, x, labels, set(output), order)
     return [_turned(on, x, labels, output)]
 
 
@@ -89,18 +88,14 @@ def _narrowed(
     return on.Squeeze(x, gone) if gone else x, kept
 
 
-def _ordered(on: Parts, x: Value, labels: Labels, order: Labels) -> tuple[Value, Labels]:
-    """An operand with its axes in the order that all operands have."""
-    wanted = tuple(label for label in order if label in labels)
-    return _turned(on, x, labels, wanted), wanted
-
-
-def _summed(on: Parts, x: Value, labels: Labels, needed: set[str]) -> tuple[Value, Labels]:
-    """`x` without the axes that nothing needs."""
-    gone = [axis for axis, label in enumerate(labels) if label not in needed]
-    if not gone:
+def _summed(on: Parts, x: Value, labels: Labels, needed: set[str], order: Labels) -> tuple[Value, Labels]:
+    """`x` without the axes that nothing needs; torch sums them in the order that all operands have."""
+    if needed.issuperset(labels):
         return x, labels
-    return on.ReduceSum(x, gone, keepdims=0), tuple(label for label in labels if label in needed)
+    wanted = tuple(label for label in order if label in labels)
+    gone = [axis for axis, label in enumerate(wanted) if label not in needed]
+    summed = on.ReduceSum(_turned(on, x, labels, wanted), gone, keepdims=0)
+    return summed, tuple(label for label in wanted if label in needed)
 
 
 def _turned(on: Parts, x: Value, labels: Labels, wanted: Labels) -> Value:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import fx, nn
 
+    from qir.passes.decompose import Decompose
+
 PREPARE = "lift-functionals,unroll-modules"
 """The pipeline of `prepare_model`."""
 
@@ -84,13 +86,13 @@ def preparation(
 ) -> Preparation:
     """What `prepare_model` returns and what it did; `excluded` holds modules and exact classes that stay whole."""
     model = unwrapped(model)
-    families = families_of(decompose)
+    apart = decomposition(decompose)
     failures: dict[str, QirError] = {}
     for name, read in importers(model, examples, excluded, importer):
         if name in failures and failures[name].stage == "import":
             continue
         try:
-            return _prepared(model, imported(name, read), families, name, examples, in_place)
+            return _prepared(model, imported(name, read), apart, name, examples, in_place)
         except QirError as error:
             failures[name] = error
     first, *others = failures.values()
@@ -102,11 +104,14 @@ def preparation(
     raise first
 
 
-def families_of(decompose: bool | Sequence[str] | None) -> list[str]:
-    """The families of operators that come apart with this option of `prepare_model`."""
-    if decompose is None:
-        return [name for name, exact in composed_families().items() if exact]
-    return list(composed_families() if decompose is True else decompose or ())
+def decomposition(decompose: bool | Sequence[str] | None) -> Decompose | None:
+    """What comes apart with this option of `prepare_model`. Raises QirError for a family that there is not."""
+    from qir.passes.decompose import Decompose
+
+    known = composed_families()
+    exact = [name for name, exact in known.items() if exact]
+    families = exact if decompose is None else known if decompose is True else decompose or ()
+    return Decompose(families=tuple(families)) if families else None
 
 
 def imported(name: str, read: Callable[[], Graph]) -> Graph:
@@ -169,21 +174,20 @@ def importers(
 
 
 def _prepared(
-    model: Any, graph: Graph, families: Sequence[str], importer: str, examples: Examples, in_place: bool
+    model: Any, graph: Graph, apart: Decompose | None, importer: str, examples: Examples, in_place: bool
 ) -> Preparation:
     from torch import nn
 
     from qir.backends.torch_module import emit_torch
 
     outcomes = Outcomes()
-    apart = f"decompose{{families=[{','.join(families)}]}}," if families else ""
-    module = emit_torch(Pipeline.parse(apart + PREPARE).run(graph, [outcomes]), share=in_place)
+    pipeline = Pipeline.of(*([] if apart is None else [apart]), *Pipeline.parse(PREPARE).passes)
+    module = emit_torch(pipeline.run(graph, [outcomes]), share=in_place)
     *_, lifted, unrolled = (outcome.done for outcome in outcomes.kept)
     module.meta["opaque_calls"] = opaque_calls(graph)
     module.meta["new_layers"] = {note.module: str(note.loc or "") for note in (*lifted, *unrolled)}
     if examples.given:
-        exact = all(composed_families()[name] for name in families)
-        check_equal(model, module, importer, examples, same if exact else close)
+        check_equal(model, module, importer, examples, same if apart is None or apart.exact else close)
     if isinstance(model, nn.Module):
         copy_training_flags(module, model)
     return Preparation(module, graph, importer, lifted, unrolled)
