@@ -12,35 +12,12 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from qir.backends.onnx_opsets import CONVERSIONS, fitting_opsets, lowest_ir_version
+from qir.backends.onnx_emit import emit_onnx as emit_onnx
+from qir.backends.onnx_opsets import CONVERSIONS
 from qir.errors import QirError
 from qir.evaluate import Runner
 from qir.files import write_bytes
 from qir.graph import Graph
-from qir.proto import model_proto, within
-from qir.types import TensorType, is_known
-
-
-def emit_onnx(graph: Graph, *, opset: int | None = None, ir_version: int = 10) -> onnx.ModelProto:
-    """The model of a graph that was imported from ONNX or prepared by `legalize-onnx`; it passes ONNX's full check.
-
-    It has the lowest opset from 21 on that takes the graph's operators, unless one is given. Raises QirError for
-    operators that ONNX does not have, naming all of them, and for what the check finds.
-    """
-    for value in [*graph.inputs, *graph.outputs]:
-        if not is_known(value.type) or (isinstance(value.type, TensorType) and value.type.rank is None):
-            raise QirError(f"ONNX needs the dtype and rank of %{value.hint}, which is {value.type}", value.node,
-                           stage="emit onnx", help="import the model with example inputs")  # fmt: skip
-    refused = ""
-    for chosen in fitting_opsets(within(graph.nodes())) if opset is None else [opset]:
-        model = model_proto(graph, opset=chosen, ir_version=max(ir_version, lowest_ir_version(chosen)))
-        try:
-            onnx.checker.check_model(model, full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            refused = refused or str(error).splitlines()[0]
-        else:
-            return model
-    raise QirError(f"ONNX refuses the model: {refused}", stage="emit onnx")
 
 
 def save_onnx(model: onnx.ModelProto, path: Path) -> None:

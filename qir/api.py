@@ -105,20 +105,24 @@ class Quantized:
         """The graph with QuantizeLinear and DequantizeLinear, as it is shipped."""
         return Pipeline.parse(f"legalize-onnx{{opset={self.target.opset}}}", self.graph).run(self.graph.copy())
 
-    def onnx(self) -> onnx.ModelProto:
-        """The QDQ model, checked."""
-        from qir.backends.onnx_qdq import emit_onnx
-
+    def _shipped(self) -> Graph:
+        """The graph as it is shipped, in ONNX's operators."""
         legalize = f"legalize-onnx{{opset={self.target.opset}}}"
         graph = self.qdq_graph()
         Pipeline.parse(f"expand-opaque,{legalize}", graph).run(graph)
-        return emit_onnx(graph, opset=self.target.opset, ir_version=self.target.ir_version)
+        return graph
+
+    def onnx(self) -> onnx.ModelProto:
+        """The QDQ model, checked."""
+        from qir.backends.onnx_emit import emit_onnx
+
+        return emit_onnx(self._shipped(), opset=self.target.opset, ir_version=self.target.ir_version)
 
     def save(self, path: str | Path) -> None:
-        """Write the QDQ model to `path`, whole or not at all."""
-        from qir.backends.onnx_qdq import save_onnx
+        """Write the QDQ model to `path`, whole or not at all; weights of more than 2 GiB go beside it."""
+        from qir.backends.onnx_emit import write_onnx
 
-        save_onnx(self.onnx(), Path(path))
+        write_onnx(self._shipped(), Path(path), opset=self.target.opset, ir_version=self.target.ir_version)
 
 
 def quantize(

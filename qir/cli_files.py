@@ -5,17 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from onnx import checker, shape_inference
-
 from qir.errors import QirError
-from qir.files import write_bytes, write_text
+from qir.files import write_text
 from qir.graph import Graph
-from qir.integer import DOMAIN
-from qir.proto import model_proto
 from qir.text import parse
 from qir.weights_file import attach_weights, save_weights, stored, weights_path
-
-OPSET, IR_VERSION = 21, 10
 
 
 def read_graph(name: str) -> Graph:
@@ -73,20 +67,10 @@ def write_graph(graph: Graph, path: Path) -> None:
     """Write `graph` as text with its weights beside it, or as an ONNX model; each file whole or not at all."""
     check_writable(path)
     if path.suffix == ".onnx":
-        write_bytes(path, onnx_bytes(graph))
+        from qir.backends.onnx_emit import write_onnx
+
+        write_onnx(graph, path)
         return
     if any(value.weight is not None and value.weight.data is not None for value in stored(graph)):
         save_weights(graph, weights_path(path))
     write_text(path, f"{graph}\n")
-
-
-def onnx_bytes(graph: Graph) -> bytes:
-    """The ONNX model of `graph`, which passes ONNX's full check."""
-    domains = {DOMAIN: 1} if any(node.op.startswith(f"{DOMAIN}.") for node in graph.nodes()) else {}
-    try:
-        model = model_proto(graph, opset=OPSET, ir_version=IR_VERSION, domains=domains)
-        checker.check_model(model, full_check=True)
-        return bytes(model.SerializeToString(deterministic=True))
-    except (checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise QirError(f"ONNX refuses the model: {reason}", help="run legalize-onnx, or write .qir") from None

@@ -120,13 +120,11 @@ def _graph_proto(
     A value that it returns for the second time, or that is not `returnable`, is returned under a new name.
     """
     nodes, taken = graph.nodes(), around.union(names.values())
-    calls = Counter(node.module for node in nodes)
-    protos = []
-    for position, node in enumerate(nodes):
+    protos, labels = [], _node_names(nodes, names)
+    for node in nodes:
         reads = ["" if value is None else names[value] for value in node.operands]
         writes = [names[value] for value in node.results]
-        plain = node.module if node.module is not None and calls[node.module] == 1 else None
-        protos.append(node_proto(node, reads, writes, plain or _node_name(node, writes, position), taken))
+        protos.append(node_proto(node, reads, writes, labels[node], taken))
     returned: set[Value] = set()
     outputs = []
     for number, value in enumerate(graph.outputs):
@@ -146,8 +144,16 @@ def _graph_proto(
     )
 
 
-def _node_name(node: Node, writes: Sequence[str], position: int) -> str:
-    return f"{node.module}/{writes[0]}" if node.module else writes[0] or f"node_{position}"
+def _node_names(nodes: Sequence[Node], values: Mapping[Value, str]) -> dict[Node, str]:
+    """The name of each node: that of its layer, and where the layer has several nodes also that of its result."""
+    calls, labels = Counter(node.module for node in nodes), Names()
+    for node in nodes:
+        if node.module is not None and calls[node.module] == 1:
+            labels.name(node, node.module)
+    for node in nodes:
+        result = values[node.result]
+        labels.name(node, f"{node.module}/{result}" if node.module else result)
+    return labels.of
 
 
 def _value_info(name: str, value: Value) -> onnx.ValueInfoProto:

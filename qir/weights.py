@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,15 @@ class Weight:
                 help="put the weights beside the text, as <name>.safetensors, or work on the ONNX file",
             )
         return self.read(self.data)
+
+    def release(self) -> None:
+        """Let go of the memory that holds data of a file; it is read again when it is asked for."""
+        owner = self.data
+        while isinstance(owner, np.ndarray) and not isinstance(owner, np.memmap):
+            owner = owner.base
+        pages = getattr(owner, "_mmap", None)
+        if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED)
 
     @property
     def digest(self) -> str:
