@@ -20,7 +20,7 @@ from qir.observers import MinMax
 from qir.observing import Watch, look, observed_by
 from qir.pipeline import Pass
 from qir.progress import track
-from qir.quantizers import quantizers, replace_encodings
+from qir.quantizers import is_fixed, quantizers, replace_encodings
 from qir.range_search import MethodName
 from qir.rewrite import Note, Outcome
 from qir.traits import Clamps
@@ -37,7 +37,7 @@ class Calibrate(Pass, name="calibrate"):
     Data streams by: activations are seen as they are computed, and none is kept. Quantizers that share an encoding get
     one for all of their tensors together. Samples are run one by one, so the result depends neither on their order nor
     on the split into batches, bit for bit (on one machine, with one number of threads). After a clamp the grid ends
-    within its limits, so that the clamp is free.
+    within its limits, so that the clamp is free. A quantizer whose range is fixed keeps it.
 
     `data` yields batches, each an array, a sequence in the order of the inputs, or a mapping by input name; `file` is
     the same as an .npz with an array for each input, or an .npy, or a folder of those, a batch in each. `executor` runs
@@ -77,7 +77,7 @@ class Calibrate(Pass, name="calibrate"):
         calibration = self._calibration()
         groups: dict[Encoding, list[Node]] = {}
         for node in quantizers(graph):
-            if _is_free(node.attrs["encoding"]):
+            if _is_free(node.attrs["encoding"]) and not is_fixed(node):
                 groups.setdefault(node.attrs["encoding"], []).append(node)
         moving = {
             encoding: calibration.observer(encoding)

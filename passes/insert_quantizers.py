@@ -132,7 +132,11 @@ class _Insertion:
         if quantizer_of(value) is not None:
             return
         readers = [use for use in value.uses if not is_quantizer(use.node)] if tensor.uses is None else tensor.uses
-        made = self.given(value) or self.add(value, self.path_of(value), _limited(tensor), tensor.grid)
+        made = self.given(value) or self.add(value, self.path_of(value), tensor.grid.encoding(), tensor.grid)
+        low, high = tensor.limits or (None, None)
+        if low is not None and high is not None:
+            encoding = made.attrs["encoding"].with_range(np.asarray(low), np.asarray(high))
+            made.attrs |= {"encoding": encoding, "fixed": 1}
         self.redirect(readers, made.result)
         if tensor.uses is None:
             self.graph.outputs[:] = [made.result if output is value else output for output in self.graph.outputs]
@@ -269,11 +273,3 @@ def _alike(a: Encoding, b: Encoding) -> bool:
     """Whether two encodings that are not calibrated describe the same grid."""
     same = a.dtype == b.dtype and a.symmetric == b.symmetric and a.narrow == b.narrow
     return same and a.axis == b.axis and a.unsigned == b.unsigned
-
-
-def _limited(tensor: Tensor) -> Encoding:
-    """A new encoding for the tensor, with the range that the rules fix, if they fix both ends."""
-    assert tensor.grid is not None
-    encoding = tensor.grid.encoding()
-    low, high = tensor.limits or (None, None)
-    return encoding if low is None or high is None else encoding.with_range(np.asarray(low), np.asarray(high))

@@ -38,6 +38,7 @@ def expand_quantize(graph: Graph, node: Node) -> Sequence[Value]:
     attrs = _attributes(encoding)
     if x.weight is not None:
         points = graph.constant(encoding.quantize(x.array).astype(NUMPY[held]), hint=f"{x.hint}_quantized")
+        x.weight.release()
         return graph.add("DequantizeLinear", [points, *grid], attrs, like=node).results
     points = graph.add("QuantizeLinear", [x, *grid], attrs, like=node, hint=f"{x.hint}_quantized").result
     values = graph.add("DequantizeLinear", [points, *grid], attrs, like=node).result
@@ -108,8 +109,9 @@ def _clamped(graph: Graph, node: Node, values: Value, encoding: Encoding, held: 
 QUANTIZE = declare(
     OpDef(
         "qir.Quantize", ("x",), 1, 1,
-        attributes={"encoding": Attribute("ENCODING", required=True)},
+        attributes={"encoding": Attribute("ENCODING", required=True), "fixed": Attribute("INT", 0)},
         traits=(Unary(),), expand=expand_quantize, infer=lambda node: [node.operands[0].type],
-        doc="Rounds every element to the grid of the encoding; before calibration it returns `x` as it is.",
+        doc="Rounds every element to the grid of the encoding; before calibration it returns `x` as it is. "
+        "The scale of a `fixed` one is given: data does not change it.",
     )
 )  # fmt: skip

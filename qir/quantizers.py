@@ -20,6 +20,11 @@ def quantizer_of(value: Value | None) -> Node | None:
     return node if node is not None and is_quantizer(node) else None
 
 
+def is_fixed(node: Node) -> bool:
+    """Whether the scale of a quantizer is given, so that no data changes it."""
+    return bool(node.attr("fixed")) and node.attrs["encoding"].calibrated
+
+
 def replace_encodings(graph: Graph, new: Mapping[Encoding, Encoding]) -> None:
     """Let every quantizer that holds a key of `new` hold its value, in the factors of products too."""
     products: dict[Encoding, Encoding] = {}

@@ -15,7 +15,7 @@ from qir.errors import QirError
 from qir.graph import Graph
 from qir.placements import DEFAULT_TARGET
 from qir.progress import track
-from qir.quantizers import quantizers
+from qir.quantizers import is_fixed, quantizers
 from qir.schemes import QuantizationDataType, QuantScheme
 from qir.simulated_layers import SimulatedLayer, layers_of, table_of
 from qir.simulation_export import export_simulation
@@ -75,6 +75,7 @@ class QuantizationSimModel:
         outcomes = Outcomes()
         self.pipeline.run(self.graph, [outcomes])
         self.notes = [note for outcome in outcomes.kept for note in outcome.missed]
+        self.frozen |= {node.module or "" for node in quantizers(self.graph) if is_fixed(node)}
         self.model = emitted(self.graph, model, in_place)
 
     # -- calibration -------------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qir import Graph, QirError, parse
 from qir.aimet_config import operators
 from qir.aimet_files import config_names
 from qir.facts import is_quantizer
+from qir.passes.calibrate import Calibrate
 from qir.passes.insert_quantizers import InsertQuantizers
 from qir.placements import placement_of
 from qir.quantizers import quantizer_of, quantizers
@@ -162,6 +164,21 @@ def test_encoding_constraints_fix_the_range(config: Writer) -> None:
     assert encoding.calibrated
     assert (encoding.scale * 255).item() == pytest.approx(2.55)
     assert encoding.zero_point == 0
+
+
+def test_a_fixed_range_is_not_calibrated(config: Writer) -> None:
+    text = """graph @g(%x: f32[4]) {
+      %relu = Relu %x : f32[4] [relu]
+      %mul = Mul %relu, %relu : f32[4] [mul]
+      return %mul
+    }"""
+    limits = {"min": -1.0, "max": 1.0}
+    graph, _ = config.run(text, defaults=OUTPUTS, op_type={"Relu": {"encoding_constraints": limits}})
+    Calibrate(data=[np.full(4, 9, np.float32)]).run(graph)
+    by_name = {node.operands[0].hint: node.attrs["encoding"] for node in quantizers(graph)}
+    assert by_name["relu"].scale * 255 == pytest.approx(2.0)
+    assert by_name["mul"].calibrated
+    assert parse(str(graph)) == graph
 
 
 def test_model_input_and_output(config: Writer) -> None:
