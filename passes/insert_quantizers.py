@@ -14,7 +14,7 @@ from qir.facts import CALIBRATED, FUNCTIONALS_LIFTED, MODULES_UNROLLED, QUANTIZE
 from qir.graph import Graph, Node, Use, Value
 from qir.names import Paths
 from qir.pipeline import Pass
-from qir.placement import Grid, Group, Parameter, Placement, Rule, parameter_name
+from qir.placement import Grid, Group, Parameter, Placement, Rule, Settings, parameter_names
 from qir.placements import placement_of
 from qir.quantizers import quantizer_of
 from qir.rewrite import Note, Outcome
@@ -161,9 +161,10 @@ class _Insertion:
     def parameters(self, node: Node) -> None:
         """Give the parameters of an operator their grids, the bias last: its grid may be made of the others."""
         settings = self.decisions.settings.get(node)
-        for port, value in enumerate(node.operands):
-            name = parameter_name(node, port)
-            if name is None or not _is_parameter(value):
+        operands = node.operands
+        for port, name in parameter_names(node).items():
+            value = operands[port]
+            if value.weight is None or value.type.dtype not in ("f32", None):
                 continue
             said = None if settings is None else settings.parameters.get(name)
             if settings is None or said is None or not said.quantized:
@@ -173,21 +174,22 @@ class _Insertion:
             elif said.grid.product:
                 self.bias(node, port, said.grid, settings.sources[name])
             else:
-                self.parameter(node, port, said, settings.per_channel, settings.sources[name])
+                self.parameter(Use(node, port), name, said, settings)
 
-    def parameter(self, node: Node, port: int, said: Parameter, per_channel: bool, source: str) -> None:
+    def parameter(self, use: Use, name: str, said: Parameter, settings: Settings) -> None:
+        node, port = use
         value = node.operands[port]
         weighted = node.definition.trait(Weighted)
-        channels = weighted is not None and port == weighted.weight and per_channel
+        channels = weighted is not None and port == weighted.weight and settings.per_channel
         axis = weighted.output_axis(node) if weighted is not None and channels else None
         grid = self.like_output(node, said.grid) if said.like_output else said.grid
         wanted = grid.encoding(axis)
         made = next((r for r, _ in value.uses if is_quantizer(r) and _alike(r.attrs["encoding"], wanted)), None)
         if made is None:
-            name = value.weight.paths[0] if value.weight.paths else parameter_name(node, port)
-            made = self.add(value, f"{name}_quantizer" if value.weight.paths else str(name), wanted, grid)
+            path = f"{value.weight.paths[0]}_quantizer" if value.weight.paths else name
+            made = self.add(value, path, wanted, grid)
         self.graph.set_operand(node, port, made.result)
-        self.note(value, f"{wanted.dtype}: a parameter of {node.op} ({source})", True)
+        self.note(value, f"{wanted.dtype}: a parameter of {node.op} ({settings.sources[name]})", True)
 
     def like_output(self, node: Node, grid: Grid) -> Grid:
         """The grid with the width and symmetry of the operator's result, if that is quantized."""
@@ -263,10 +265,6 @@ class _Insertion:
                               module=self.paths.new(parent, name))  # fmt: skip
         self.grids[made] = grid
         return made
-
-
-def _is_parameter(value: Value | None) -> bool:
-    return value is not None and value.weight is not None and value.type.dtype in ("f32", None)
 
 
 def _alike(a: Encoding, b: Encoding) -> bool:

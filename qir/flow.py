@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from qir.graph import Graph, Node, Use, Value
 from qir.patterns import Match
-from qir.placement import Settings, parameter_name
+from qir.placement import Settings, parameter_names
 from qir.traits import KeepsGrid, Shapes, Unary
 from qir.types import ScalarType
 
@@ -20,8 +20,8 @@ def activation_ports(node: Node) -> list[int]:
     """The operands that hold what flows through the model: no parameters, no sizes, no limits."""
     definition = node.definition
     first = definition.trait(Unary) is not None or definition.trait(KeepsGrid) is not None
-    ports = range(min(1, len(node.operands)) if first else len(node.operands))
-    return [port for port in ports if parameter_name(node, port) is None and is_float(node.operands[port])]
+    operands, parameters = node.operands[:1] if first else node.operands, parameter_names(node)
+    return [port for port, value in enumerate(operands) if port not in parameters and is_float(value)]
 
 
 class Flow:

@@ -213,28 +213,23 @@ class Settings:
 def settings(placement: Placement, node: Node, matched: set[Rule] | None = None) -> Settings:
     """What the rules say of `node`; those that say something are added to `matched`."""
     found = Settings(placement.activation, {}, {})
+    names = parameter_names(node).values()
     for rule in placement.rules:
         if rule.matches(node):
-            found = _after(found, rule, node, placement)
-            if matched is not None and (rule.ops is not None or not rule.parameters or _names(rule, node)):
+            found = _after(found, rule, {name: _base(placement, node, name) for name in names})
+            if matched is not None and (rule.ops is not None or not rule.parameters or rule.parameters.keys() & names):
                 matched.add(rule)
     return found
 
 
-def _names(rule: Rule, node: Node) -> bool:
-    """Whether the node has a parameter that the rule names."""
-    return any(parameter_name(node, port) in rule.parameters for port in range(len(node.operands)))
-
-
-def _after(found: Settings, rule: Rule, node: Node, placement: Placement) -> Settings:
-    """The settings, with those of one more rule over them."""
+def _after(found: Settings, rule: Rule, grids: Mapping[str, Grid]) -> Settings:
+    """The settings, with those of one more rule over them; `grids` are those of the parameters before any rule."""
     parameters, sources = dict(found.parameters), dict(found.sources)
-    for port in range(len(node.operands)):
-        name = parameter_name(node, port)
-        said = None if name is None else rule.parameters.get(name, rule.parameters.get("*"))
-        if name is None or said is None:
+    for name, grid in grids.items():
+        said = rule.parameters.get(name, rule.parameters.get("*"))
+        if said is None:
             continue
-        before = parameters.get(name, Parameter(None, _base(placement, node, name)))
+        before = parameters.get(name, Parameter(None, grid))
         quantized = before.quantized if said.quantized is None else said.quantized
         like = before.like_output if said.like_output is None else said.like_output
         parameters[name] = Parameter(quantized, said.grid.over(before.grid), like)
@@ -267,18 +262,20 @@ PARAMETER_NAMES = {
 """What layers call the operands that ONNX calls so."""
 
 
-def parameter_name(node: Node, port: int) -> str | None:
-    """What a layer calls the constant that is operand `port`: `weight`, `bias`, …; None for an activation."""
-    operands = node.operands
-    value = operands[port] if port < len(operands) else None
-    weighted = node.definition.trait(Weighted)
-    if value is None:
-        return None
+def parameter_names(node: Node) -> dict[int, str]:
+    """What a layer calls the operands that are its parameters, by port: `weight`, `bias`, …
+
+    A bias is one even where it is computed; what else is computed is an activation.
+    """
+    definition, operands = node.definition, node.operands
+    weighted = definition.trait(Weighted)
     if weighted is not None:
-        if port == weighted.bias:
-            return "bias"
-        return "weight" if port == weighted.weight and value.weight is not None else None
-    names = node.definition.operands
-    name = names[port] if port < len(names) else ""
-    second_factor = name == "B" and node.definition.trait(Elementwise) is not None
-    return PARAMETER_NAMES.get(name) if value.weight is not None and not second_factor else None
+        named = {weighted.weight: "weight"} if operands[weighted.weight].weight is not None else {}
+        has_bias = weighted.bias is not None and weighted.bias < len(operands) and operands[weighted.bias] is not None
+        return {**named, weighted.bias: "bias"} if has_bias and weighted.bias is not None else named
+    second_factor = {"B"} if definition.trait(Elementwise) is not None else set()
+    return {
+        port: PARAMETER_NAMES[name]
+        for port, (name, value) in enumerate(zip(definition.operands, operands, strict=False))
+        if value is not None and value.weight is not None and name in PARAMETER_NAMES and name not in second_factor
+    }
