@@ -13,6 +13,7 @@ from qir.errors import QirError
 from qir.frontends.torch_indexing import at
 from qir.frontends.torch_lowerings import Builder, Lowering, known
 from qir.frontends.torch_table import lowers
+from qir.frontends.torch_transformer import ATTENTION_LAYERS
 
 aten = torch.ops.aten
 
@@ -88,6 +89,8 @@ FOLLOWS = {
 RECURRENT = {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
 """Operators whose seventh argument is a training flag."""
 
+CELLS = {aten.lstm_cell.default, aten.gru_cell.default, aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default}
+
 
 def aliases(node: fx.Node) -> set[fx.Node]:
     """The nodes whose result shares memory with that of `node`: views of it, what it is a view of, in-place results."""
@@ -149,4 +152,7 @@ def _of_several(lowering: Lowering, count: int) -> Lowering:
     return checked
 
 
-SINGLE_CALL = {kind.__name__ for kind in lowers.table if isinstance(kind, type) and issubclass(kind, nn.Module)}
+SINGLE_CALL = {
+    kind.__name__ for kind in lowers.table
+    if isinstance(kind, type) and issubclass(kind, nn.Module) and kind not in ATTENTION_LAYERS
+}  # fmt: skip

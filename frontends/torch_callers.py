@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from qir.frontends.torch_aten import SINGLE_CALL, aten
+from qir.frontends.torch_aten import CELLS, RECURRENT, SINGLE_CALL, aten
 from qir.frontends.torch_calls import follows_training
 
 
@@ -31,6 +31,8 @@ class Callers:
         path, kind = stack[-1]
         if node.target is aten.batch_norm.default and isinstance(self.model, nn.Module):
             return path if follows_training(self.model.get_submodule(path)) else None
+        if kind.rpartition(".")[0] == nn.LSTM.__module__ and node.target not in RECURRENT | CELLS:
+            return None
         return path if kind.startswith("torch.nn.modules.") and kind.rpartition(".")[2] in SINGLE_CALL else None
 
     def in_layer(self, node: fx.Node) -> bool:

@@ -54,17 +54,19 @@ def import_exported(
     *,
     whole: Callable[[nn.Module], bool] = nothing_whole,
     dynamic: bool = True,
+    layers: tuple[type[nn.Module], ...] = (),
 ) -> Graph:
     """The graph of `model` as it runs on the example inputs.
 
     With `dynamic`, the sizes of batch and sequence are symbols where the model allows it. Modules of which `whole` is
-    true stay opaque. Raises QirError when torch.export can not follow the model, when it updates its buffers, or when
-    it changes a tensor of which a view is read later.
+    true stay opaque; those of the classes `layers` are lowered without a look into them. Raises QirError when
+    torch.export can not follow the model, when it updates its buffers, or when it changes a tensor of which a view is
+    read later.
     """
     made = (
         Recording(model)
         if isinstance(model, torch.export.ExportedProgram)
-        else export(model, tuple(example_inputs), dict(example_keywords or {}), whole, dynamic)
+        else export(model, tuple(example_inputs), dict(example_keywords or {}), whole, dynamic, layers)
     )
     try:
         return _Importer(model, made.program, list(made.flags), made.calls).run()

@@ -38,12 +38,14 @@ def export(
     keywords: dict[str, Any],
     whole: Callable[[nn.Module], bool] = nothing_whole,
     dynamic: bool = True,
+    layers: tuple[type[nn.Module], ...] = (),
 ) -> Recording:
     """What torch.export records of the model, in which modules of which `whole` is true are called and not looked into.
 
+    Nor are those of the classes `layers`, which are lowered as the layers that they are.
     With `dynamic`, the sizes that the model lets be any number are symbols: of all axes, up to rank 3, or of axis 0.
     """
-    calls = observed(model, whole, args, keywords)
+    calls = observed(model, whole, layers, args, keywords)
     given = (args, keywords)
     twice = pytree.tree_map(_twice, given) if dynamic and _is_one(given) and not calls else given
     failures: list[Exception] = []

@@ -165,6 +165,8 @@ def _transformer(kind: type[nn.Module]) -> Lowering:
     return lowers(kind)(lowering)
 
 
-for _kind in (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.TransformerEncoder, nn.TransformerDecoder,
-              nn.Transformer):  # fmt: skip
+for _kind in (*_LAYERS, *_STACKS, nn.Transformer):
     _transformer(_kind)
+
+ATTENTION_LAYERS: tuple[type[nn.Module], ...] = (nn.MultiheadAttention, *_LAYERS, *_STACKS, nn.Transformer)
+"""The layers that choose among kernels when they run, by the mode and by whether there are gradients."""

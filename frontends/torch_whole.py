@@ -16,9 +16,10 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from qir.errors import QirError
-from qir.frontends.torch_calls import opaque
-from qir.frontends.torch_lowerings import Builder
+from qir.frontends.torch_calls import is_special, lowering_of_layer, main_node, opaque
+from qir.frontends.torch_lowerings import Builder, Unlowered
 from qir.frontends.torch_state import untouched
+from qir.frontends.torch_table import tried
 from qir.graph import Value
 
 _LIBRARY = torch.library.Library("qir", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -35,11 +36,19 @@ class Call:
     module: nn.Module
     arguments: Any
     returned: Any
+    excluded: bool = True
 
     def build(self, build: Builder, operands: Sequence[Value]) -> list[Value]:
-        """The opaque call, and from its result the tensors that the module returns."""
+        """The tensors that the module returns: from its lowering, or of an opaque call where it is excluded."""
         given = iter(operands)
         args, kwargs = pytree.tree_map(lambda leaf: next(given) if is_tensor(leaf) else leaf, self.arguments)
+        lowering = None if self.excluded or is_special(self.module) else lowering_of_layer(self.module)
+        lowered = tried(build, lowering, args, kwargs)
+        if not isinstance(lowered, Unlowered):
+            main = main_node(build.added, self.path)
+            if main is not None:
+                main.module, main.host = self.path, self.module
+            return [leaf for leaf in pytree.tree_leaves(lowered) if isinstance(leaf, Value)]
         name = f"torch.nn.{type(self.module).__name__}"
         result = opaque(build, name, args, kwargs, self.module, "it is to stay whole")
         build.added[-1].module = self.path
@@ -63,17 +72,22 @@ def is_tensor(leaf: Any) -> bool:
 
 
 def observed(
-    model: nn.Module, whole: Callable[[nn.Module], bool], args: Sequence[Any], keywords: Mapping[str, Any]
-) -> dict[str, Call]:
-    """The calls, by name, of the modules of which `whole` is true in one run of the model, in evaluation mode."""
+    model: nn.Module, whole: Callable[[nn.Module], bool], layers: tuple[type[nn.Module], ...], args: Sequence[Any],
+    keywords: Mapping[str, Any],
+) -> dict[str, Call]:  # fmt: skip
+    """The calls, by name, of the modules of which `whole` is true, and of the `layers`, in one run of the model.
+
+    It runs in evaluation mode and without gradients.
+    """
     calls: dict[str, Call] = {}
-    modules = {path: module for path, module in model.named_modules() if path and whole(module)}
+    modules = {path: module for path, module in model.named_modules()
+               if path and (whole(module) or isinstance(module, layers))}  # fmt: skip
     if not modules:
         return calls
     with ExitStack() as stack:
         stack.enter_context(untouched(model))
         for path, module in modules.items():
-            stack.callback(module.register_forward_hook(_observer(path, calls), with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(_observer(path, calls, whole(module)), with_kwargs=True).remove)
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=[]))
         model.eval()(*deepcopy(list(args)), **deepcopy(dict(keywords)))
@@ -106,11 +120,11 @@ def kept_whole(calls: Mapping[str, Call]) -> Iterator[None]:
                 vars(module)["forward"] = before[path]
 
 
-def _observer(path: str, calls: dict[str, Call]) -> Callable[..., None]:
+def _observer(path: str, calls: dict[str, Call], excluded: bool) -> Callable[..., None]:
     counts: Counter[str] = Counter()
 
     def note(module: nn.Module, args: Any, kwargs: Any, returned: Any) -> None:
-        calls[f"{path}:{counts[path]}"] = Call(path, module, (args, kwargs), returned)
+        calls[f"{path}:{counts[path]}"] = Call(path, module, (args, kwargs), returned, excluded)
         counts[path] += 1
 
     return note

@@ -168,6 +168,7 @@ def importers(
     if importer != "export" and not examples.keywords:
         traced = partial(import_torch, model, examples.inputs, whole=whole, concrete=examples.concrete)
         ways.append(("torch.fx", traced))
+    from qir.frontends.torch_transformer import ATTENTION_LAYERS
     if importer == "export" or (examples.given and importer == "auto"):
         ways += [("torch.export", export), ("torch.export", partial(export, dynamic=False))]
     return ways
@@ -189,6 +190,8 @@ def _prepared(
     if examples.given:
         check_equal(model, module, importer, examples, same if apart is None or apart.exact else close)
     if isinstance(model, nn.Module):
+        if any(isinstance(module, ATTENTION_LAYERS) for module in model.modules()):
+            ways.append(("torch.export", partial(export, dynamic=False, layers=ATTENTION_LAYERS)))
         copy_training_flags(module, model)
     return Preparation(module, graph, importer, lifted, unrolled)
 

@@ -246,6 +246,32 @@ def test_a_hooked_part_stays_opaque() -> None:
     ]
 
 
+class Branching(nn.Module):
+    """What symbolic tracing can not follow, around layers that have a fast path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.encoder = heads(), nn.TransformerEncoder(encoder(), 1)
+        self.rnn = nn.LSTM(SIZE, 6, batch_first=True)
+
+    def forward(self, x: Tensor) -> Any:
+        if len(x.shape) == 3:
+            x = self.heads(x, x, x)[0] + self.encoder(x)
+        return self.rnn(x)
+
+
+def test_an_exported_model_takes_fast_paths_too() -> None:
+    torch.manual_seed(0)
+    model = Branching().eval()
+    prepared = qir.prepare_model(model, example_inputs=[X])
+    for name in ("heads", "encoder", "rnn"):
+        assert type(prepared.get_submodule(name)) is type(model.get_submodule(name))
+    assert same_state(prepared, model)
+    assert same(prepared(X), model(X))
+    with torch.no_grad():
+        assert same(prepared(X), model(X))
+
+
 def test_quantizers_reach_every_product() -> None:
     model = Call(nn.TransformerEncoder(encoder(), 1), plainly).eval()
     quantized = qir.quantize(model, [X], data=[X, normal(*X.shape)])
