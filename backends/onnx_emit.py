@@ -42,7 +42,10 @@ def emit_onnx(graph: Graph, *, opset: int | None = None, ir_version: int = 10) -
     model = _checked(graph, stubs, opset, ir_version)
     for tensor in model.graph.initializer:
         if tensor.name in stubs.values:
-            tensor.CopyFrom(tensor_of(stubs.values[tensor.name], tensor.name))
+            value = stubs.values[tensor.name]
+            tensor.CopyFrom(tensor_of(value, tensor.name))
+            if value.weight is not None:
+                value.weight.release()
     return model
 
 

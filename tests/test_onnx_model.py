@@ -461,7 +461,45 @@ FUZZ_SEEDS = [
     HEAD + "{ c = Constant<value_ints = [2]>() s = Shape(x) r = Reshape(x, s) k = Expand(r, c) y = Tile(k, c) }",
     '<ir_version: 8, opset_import: ["": 11]> g (float[1,3,8] x) => (float[1,3,8] y)'
     "{ s = Softmax(x) q = Squeeze<axes = [0]>(s) y = Unsqueeze<axes = [0]>(q) }",
+    HEAD + "<float w = {0.5}, int64 n = {3}> { c = Constant<value = bool {1}>() y = Loop(n, c, x) <body = b"
+    "  (int64 i, bool g, float[2] s) => (bool h, float[2] t) { h = Identity(g) t = If(g) <"
+    "  then_branch = p () => (float[2] a) { a = Mul(s, w) }, else_branch = q () => (float[2] e) { e = Abs(x) }> }> }",
+    HEAD + "{ s = SequenceConstruct(x, x) o = Optional(s) g = OptionalGetElement(o) k = Constant<value_int = 0>()"
+    "  y = SequenceAt(g, k) }",
+    HEAD + "<float s = {0.5}, uint8 z = {1}> { q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }",
+    '<ir_version: 8, opset_import: ["": 17, "local": 1]> g (float[2] x) => (float[2] y) { y = local.f(x) }'
+    '<domain: "local", opset_import: ["": 17]> f (a) => (c) { s = Add(a, a) c = Mul(s, a) }',
 ]
+
+
+def shuffled(model: onnx.ModelProto, generator: random.Random) -> onnx.ModelProto:
+    """`model` with a few names, attributes, types or nodes of one place put into another."""
+    graphs = [model.graph]
+    for graph in graphs:
+        graphs += [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    for _ in range(generator.randint(1, 4)):
+        graph, other = generator.choice(graphs), generator.choice(graphs)
+        node, given = (generator.choice(g.node) if g.node else onnx.NodeProto() for g in (graph, other))
+        donor = onnx.NodeProto.FromString(given.SerializeToString())
+        names = [*donor.input, *donor.output, "", "x", "w", "gone"]
+        match generator.randrange(8):
+            case 0 if node.input:
+                node.input[generator.randrange(len(node.input))] = generator.choice(names)
+            case 1 if node.output:
+                node.output[generator.randrange(len(node.output))] = generator.choice(names)
+            case 2:
+                node.attribute.extend(donor.attribute)
+            case 3:
+                node.op_type = donor.op_type
+            case 4 if node.attribute:
+                del node.attribute[generator.randrange(len(node.attribute))]
+            case 5 if graph.output and other.input:
+                graph.output[0].name = generator.choice(other.input).name
+            case 6:
+                graph.node.add().CopyFrom(donor)
+            case 7:
+                node.input.append(generator.choice(names))
+    return model
 
 
 def fuzz(count: int, seed: int = 0) -> int:
@@ -473,9 +511,11 @@ def fuzz(count: int, seed: int = 0) -> int:
             tensor.CopyFrom(numpy_helper.from_array(np.zeros((2, 2), np.float32), "dense"))
     seeds = [model.SerializeToString() for model in models]
     for _ in range(count):
-        data = mutated(generator.choice(seeds), generator)
+        data = generator.choice(seeds)
+        structural = generator.random() < 0.4
         try:
-            model = onnx.ModelProto.FromString(data)
+            model = onnx.ModelProto.FromString(data if structural else mutated(data, generator))
+            model = shuffled(model, generator) if structural else model
         except DecodeError:
             continue
         try:
