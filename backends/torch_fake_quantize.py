@@ -94,6 +94,17 @@ class _LearnedFakeQuantize(_FakeQuantize):
         return passed, for_scale, for_zero, None, None
 
 
+@torch.library.custom_op("qir::there_and_back", mutates_args=())
+def _there_and_back(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` (float32) cast to `dtype` and back: an operation of its own, because compilers drop such pairs of casts."""
+    return x.to(dtype).to(torch.float32)
+
+
+@_there_and_back.register_fake
+def _(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.empty_like(x)
+
+
 class _FakeCast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor | None, dtype: torch.dtype, top: float) -> Tensor:
@@ -102,7 +113,7 @@ class _FakeCast(torch.autograd.Function):
         scaled = x if scale is None else x / scale
         if dtype.itemsize == 1:
             scaled = scaled.clamp(-top, top)
-        rounded = scaled.to(dtype).to(torch.float32)
+        rounded: Tensor = _there_and_back(scaled, dtype)
         return rounded if scale is None else rounded * scale
 
     @staticmethod

@@ -53,10 +53,16 @@ class Grid(nn.Module):
         learned = self.learned
         self.freeze()
         self.kind = replace(encoding, scale=None, zero_point=None)
+        self._prepare()
         self._put("scale", encoding.scale)
         self._put("zero_point", encoding.zero_point)
         if learned:
             self.learn()
+
+    def _prepare(self) -> None:
+        """Look up what every call needs, so that a compiler does not have to follow how it is found."""
+        self.low, self.high = self.kind.low, self.kind.high
+        self.around_zero = self.kind.symmetric and (self.kind.unsigned or self.kind.dtype.startswith("i"))
 
     def _put(self, name: str, array: np.ndarray | None) -> None:
         old = getattr(self, name)
@@ -85,13 +91,12 @@ class Grid(nn.Module):
     def tensors(self) -> tuple[Tensor, Tensor | None]:
         """The scale, which is positive, and the zero point; None for a grid that is around zero."""
         scale = self.scale.abs().clamp_min(TINY) if self.learned else self.scale
-        if self.kind.symmetric and (self.kind.unsigned or self.kind.dtype.startswith("i")):
+        if self.around_zero:
             return scale, None
         if self.lower is None:
             return scale, self.zero_point
-        low, high = self.kind.low, self.kind.high
-        zero = low - self.lower / scale
-        return scale, (zero + (zero.round() - zero).detach()).clamp(low, high)
+        zero = self.low - self.lower / scale
+        return scale, (zero + (zero.round() - zero).detach()).clamp(self.low, self.high)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x`, rounded to the grid in float32, in its own dtype."""
@@ -99,7 +104,7 @@ class Grid(nn.Module):
         shape, parts = x.shape, self._in_blocks(x)
         scale, zero = (None if each is None else self._spread(each, parts.ndim) for each in self.tensors())
         assert scale is not None
-        return round_to(parts.float(), scale, zero, self.kind.low, self.kind.high).to(x.dtype).reshape(shape)
+        return round_to(parts.float(), scale, zero, self.low, self.high).to(x.dtype).reshape(shape)
 
     def _in_blocks(self, x: Tensor) -> Tensor:
         """`x`, with the axis of the blocks split in two."""
@@ -122,7 +127,7 @@ class Grid(nn.Module):
         del self.scale
         self.scale = nn.Parameter(scale.clone())
         if not self.kind.symmetric:
-            self.lower = nn.Parameter((self.kind.low - self.zero_point) * scale)
+            self.lower = nn.Parameter((self.low - self.zero_point) * scale)
 
     def freeze(self) -> None:
         """Let the parameters be constants again, with the values that they have."""
@@ -150,10 +155,14 @@ class Grid(nn.Module):
 class FloatGrid(Grid):
     """The grid of a float format; training does not move it."""
 
+    def _prepare(self) -> None:
+        assert isinstance(self.kind, FloatEncoding)
+        self.top, self.dtype = self.kind.top, TORCH[self.kind.dtype]
+
     @property
     def calibrated(self) -> bool:
         """Whether the scale is known, or not needed."""
-        return self.scale.numel() > 0 or self.kind.bits == 16
+        return self.scale.numel() > 0 or self.dtype.itemsize == 2
 
     @property
     def encoding(self) -> Encoding:
@@ -162,10 +171,9 @@ class FloatGrid(Grid):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x`, rounded to the format, in its own dtype."""
-        assert isinstance(self.kind, FloatEncoding)
         parts = self._in_blocks(x)
         scale = self._spread(self.scale, parts.ndim) if self.scale.numel() else None
-        return fake_cast(parts.float(), scale, TORCH[self.kind.dtype], self.kind.top).to(x.dtype).reshape(x.shape)
+        return fake_cast(parts.float(), scale, self.dtype, self.top).to(x.dtype).reshape(x.shape)
 
     def learn(self) -> None:
         """Stay as it is."""

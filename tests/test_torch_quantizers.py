@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from shutil import which
 
 import numpy as np
 import pytest
@@ -186,6 +187,21 @@ def test_a_compiled_simulator_has_no_graph_break_and_computes_the_same(learned: 
     y.sum().backward()
     for (name, mine), other in zip(module.named_parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which("g++") is None, reason="torch.compile has no compiler here")
+@pytest.mark.parametrize(
+    "empty", [Encoding("u8"), Encoding("i4", True, 0), FloatEncoding("f8e4m3"), FloatEncoding("f16")]
+)
+def test_compiled_code_computes_the_same_bits(empty: Encoding) -> None:
+    quantizer = Quantizer(calibrated(empty))
+    compiled = torch.compile(quantizer, fullgraph=True)
+    x = torch.from_numpy(np.tile(SPREAD, (1, 100))).requires_grad_()
+    y, expected = compiled(x), quantizer(x)
+    assert torch.equal(y, expected)
+    gradients = (torch.autograd.grad(each, x, torch.ones_like(x))[0] for each in (y, expected))
+    assert torch.equal(*gradients)
 
 
 # -- learned ranges -------------------------------------------------------------------------------------------------
