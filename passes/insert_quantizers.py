@@ -14,7 +14,7 @@ from qir.facts import CALIBRATED, FUNCTIONALS_LIFTED, MODULES_UNROLLED, QUANTIZE
 from qir.graph import Graph, Node, Use, Value
 from qir.names import Paths
 from qir.pipeline import Pass
-from qir.placement import Grid, Group, Parameter, Placement, Rule, Settings, parameter_names
+from qir.placement import Grid, Group, OperandRule, Parameter, Placement, Rule, Settings, parameter_names
 from qir.placements import placement_of
 from qir.quantizers import quantizer_of
 from qir.rewrite import Note, Outcome
@@ -117,7 +117,7 @@ class _Insertion:
         for rule in self.placement.operands:
             for node in self.decisions.nodes:
                 if node.op in rule.ops:
-                    self.operand(node, rule.port, rule.grid, rule.given, rule.given_bits)
+                    self.operand(node, rule)
         self.report_rules()
         return self.outcome
 
@@ -214,23 +214,24 @@ class _Insertion:
 
     # -- rules about operands ----------------------------------------------------------------------------------------
 
-    def operand(self, node: Node, port: int, grid: Grid, given: int | None, bits: int | None) -> None:
-        """Change the grid of what an operand is read from, if that of another operand has so many bits."""
-        ports = range(len(node.operands))
-        if given is not None and (given not in ports or self.bits(node, given) != bits):
-            return
-        quantizer = self.quantizer_before(node, port) if port in ports else None
-        if quantizer is not None:
-            self.grids[quantizer] = grid.over(self.grids[quantizer])
+    def operand(self, node: Node, rule: OperandRule) -> None:
+        """Change the grid of what a computed operand is read from, where the rule's condition holds."""
+        if rule.given is not None:
+            given = self.quantizer_before(node, rule.given)
+            if given is None or given.attrs["encoding"].bits != rule.given_bits:
+                return
+        quantizer = self.quantizer_before(node, rule.port)
+        if quantizer is None:
+            reason = f"operand {rule.port} is to have another grid ({rule.source}), and nothing quantizes it"
+            self.outcome.missed.append(Note.of(node, reason))
+        elif quantizer.operands[0].weight is None:
+            self.grids[quantizer] = rule.grid.over(self.grids[quantizer])
             quantizer.attrs["encoding"] = self.grids[quantizer].encoding()
 
-    def bits(self, node: Node, port: int) -> int | None:
-        quantizer = self.quantizer_before(node, port)
-        return None if quantizer is None else quantizer.attrs["encoding"].bits
-
     def quantizer_before(self, node: Node, port: int) -> Node | None:
-        """The quantizer of what the operand is made from: its own, or the closest across operators of one operand."""
-        before: Node | None = node.operands[port].node
+        """The quantizer of what the operand is made from: its own, or the closest one up its first operands."""
+        operands = node.operands
+        before: Node | None = operands[port].node if port < len(operands) else None
         while before is not None and before not in self.grids:
             before = before.operands[0].node if before.operands and before.operands[0] is not None else None
         return before

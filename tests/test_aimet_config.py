@@ -388,6 +388,24 @@ def test_a_second_factor_of_16_bits_makes_the_first_one_as_wide(config: Writer, 
     assert quantized(graph) == {"a": "u8 asymmetric", "b": "u8 asymmetric", "c": "u8 asymmetric"}
 
 
+def test_a_constant_second_factor_keeps_its_grid(config: Writer) -> None:
+    text = """graph @g(%x: f32[4,4]) {
+      %w = weight fc.weight : f32[4,4] #0000000000000001
+      %y = MatMul %x, %w : f32[4,4] [fc]
+      return %y
+    }"""
+    defaults = {**OUTPUTS, "params": {"is_quantized": "True"}, "hw_version": "V66"}
+    graph, _ = config.run(text, {"param_bw": 4}, defaults=defaults)
+    assert quantized(graph)["w"] == "u4 asymmetric"
+
+
+def test_a_second_factor_without_a_quantizer_is_reported(config: Writer) -> None:
+    off = {"Sigmoid": {"is_output_quantized": "False"}}
+    _, outcome = config.run(PRODUCT, defaults={**OUTPUTS, "hw_version": "V66"}, op_type=off)
+    reasons = [note.reason for note in outcome.missed if note.op == "MatMul"]
+    assert reasons == ["operand 1 is to have another grid (hw_version V66), and nothing quantizes it"]
+
+
 def test_parameters_of_a_group_norm_are_as_wide_as_its_result(config: Writer) -> None:
     text = """graph @g(%x: f32[1,2,4]) {
       %s = weight norm.weight : f32[2] #0000000000000001
