@@ -63,7 +63,17 @@ class LegalizeOnnx(Pass, name="legalize-onnx"):
                     work += reversed(put_in_place(graph, node, new, paths))
         for node in graph.nodes():
             _agree_on_dtypes(graph, node)
+            outcome.add(self.bodies(node))
         infer_types(graph)
+        return outcome
+
+    def bodies(self, node: Node) -> Outcome:
+        """Let the node have bodies that the opset accepts."""
+        outcome = Outcome()
+        for name, value in node.attrs.items():
+            if isinstance(value, Graph):
+                node.attrs[name] = body = value.copy()
+                outcome.add(self.run(body))
         return outcome
 
     def replacement(self, node: Node, graph: Graph) -> Sequence[Value] | Miss | None:

@@ -34,8 +34,14 @@ def weights_path(text_path: Path) -> Path:
 
 
 def stored(graph: Graph) -> list[Value]:
-    """The weights whose data graph text does not show."""
-    return [value for value in graph.weights() if value.weight and (value.weight.paths or _size(value) > INLINE)]
+    """The weights whose data graph text does not show, those of bodies among them."""
+    return [value for value in _weights(graph) if value.weight and (value.weight.paths or _size(value) > INLINE)]
+
+
+def _weights(graph: Graph) -> list[Value]:
+    """The weights of the graph and of the bodies in it."""
+    inner = [value for node in graph.nodes() for body in node.bodies for value in _weights(body)]
+    return [*graph.weights(), *inner]
 
 
 def _size(value: Value) -> float:
@@ -160,7 +166,7 @@ def attach_weights(graph: Graph, path: Path) -> None:
 
     Raises QirError, changing nothing, when one is not in the file or has another dtype, shape or digest there.
     """
-    wanted = [value for value in graph.weights() if value.weight and value.weight.data is None]
+    wanted = [value for value in _weights(graph) if value.weight and value.weight.data is None]
     file = WeightsFile.open(path)
     missing = [_key(value) for value in wanted if _key(value) not in file.header]
     if missing:

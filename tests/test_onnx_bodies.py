@@ -1,13 +1,16 @@
 """Nodes with bodies (If, Loop, Scan, SequenceMap): imported, printed, verified, run and written again."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, parser
+from onnx import helper, numpy_helper, parser
 
 import qir
-from qir import QirError
+from qir import Pipeline, QirError
 from qir.backends.onnx_qdq import emit_onnx, session
+from qir.cli_files import read_graph, write_graph
 from qir.evaluate import evaluate
 from qir.frontends.onnx_model import import_onnx
 from qir.verify import verify
@@ -96,6 +99,37 @@ def test_the_reference_evaluator_runs_bodies():
     model = parser.parse_model(LOOP)
     for mine, theirs in zip(evaluate(import_onnx(model), [X, X]), run(model, x=X, unused=X), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+
+
+def test_bodies_are_legalized_with_the_graph_around_them():
+    model = parser.parse_model(
+        '<ir_version: 11, opset_import: ["": 24]> g (float[2] x, bool c) => (float[2] y) { y = If(c) <'
+        "then_branch = t () => (float[2] a) { a = Swish(x) }, else_branch = e () => (float[2] b) { b = Abs(x) }> }"
+    )
+    graph = import_onnx(model)
+    before = str(graph)
+    legal = Pipeline.parse("legalize-onnx", graph).run(graph.copy())
+    assert str(graph) == before
+    emitted = emit_onnx(legal, opset=21)
+    np.testing.assert_allclose(run(emitted, x=X, c=np.array(True))[0], X / (1 + np.exp(-X)), rtol=1e-6)
+
+
+def test_weights_of_bodies_lie_in_the_file_beside_the_text(tmp_path: Path):
+    model = parser.parse_model(LOOP)
+    body = model.graph.node[-1].attribute[0].g
+    body.initializer.append(numpy_helper.from_array(np.arange(64, dtype=np.float32).reshape(32, 2), "table"))
+    body.node.append(helper.make_node("ReduceMax", ["table"], ["top"], keepdims=0))
+    body.node[-2].input[0] = "top"
+    body.node[-2].op_type = "Identity"
+    body.output[2].type.tensor_type.shape.Clear()
+    model.graph.output[1].type.tensor_type.shape.Clear()
+    model.graph.output[1].type.tensor_type.shape.dim.add().dim_value = 3
+    graph = import_onnx(model)
+    path = tmp_path / "net.qir"
+    write_graph(graph, path)
+    again = read_graph(str(path))
+    assert again == graph
+    assert run(emit_onnx(again), x=X, unused=X)[1].tolist() == [63.0, 63.0, 63.0]
 
 
 def test_a_copy_of_the_graph_shares_the_bodies():
