@@ -138,6 +138,13 @@ class _Emitter:
         """A copy of the framework's own layer that holds this module's tensors: one for all of its calls."""
         if node.host not in self.opaque:
             known = {id(value.weight.data): self._tensor(value) for value in self.weights if value.weight}
+            computed = [
+                tensor
+                for module in node.host.modules()
+                for tensor in vars(module).values()
+                if isinstance(tensor, torch.Tensor) and not tensor.is_leaf
+            ]  # torch.nn.utils.weight_norm keeps one
+            known |= {id(tensor): tensor.detach().clone() for tensor in computed}
             self.opaque[node.host] = self._path(node), deepcopy(node.host, known)
         return self.opaque[node.host][1]
 

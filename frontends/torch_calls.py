@@ -105,7 +105,8 @@ def is_in_place(node: fx.Node) -> bool:
     if node.kwargs.get("inplace") is True or node.target in _IN_PLACE:
         return True
     name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
-    return node.op != "call_module" and plain_name(name) is not None
+    is_operator = getattr(node.target, "__module__", "") == operator.add.__module__  # and_ is one
+    return node.op != "call_module" and not is_operator and plain_name(name) is not None
 
 
 _IN_PLACE: set[Callable[..., Any]] = {

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +15,6 @@ from qir.attributes import TRAINING, Port
 from qir.errors import Loc, QirError
 from qir.frontends.torch_calls import (
     CHECKS,
-    Shape,
     follows_training,
     full_name,
     is_in_place,
@@ -30,8 +28,17 @@ from qir.frontends.torch_calls import (
     with_training_flag,
 )
 from qir.frontends.torch_lowerings import Builder, Unlowered, type_of_tensor
+from qir.frontends.torch_sizes import shape_access
 from qir.frontends.torch_table import lowers, tried
-from qir.frontends.torch_trace import Trace, TrainingFlag, nothing_whole, number_of_arguments, trace, users_line
+from qir.frontends.torch_trace import (
+    WITHOUT_GRADIENT,
+    Trace,
+    TrainingFlag,
+    nothing_whole,
+    number_of_arguments,
+    trace,
+    users_line,
+)
 from qir.frontends.torch_weights import Weights
 from qir.graph import Graph, Node, Value
 from qir.types import UNKNOWN, ScalarType, TensorType, Type
@@ -102,6 +109,8 @@ class _Importer:
                 self._call_layer(node)
             case _:
                 self._call(node)
+        if node.meta.get(WITHOUT_GRADIENT) and not all(user.meta.get(WITHOUT_GRADIENT) for user in node.users):
+            self.known[node] = self._detached(node, self.known[node])
 
     def _input(self, node: fx.Node) -> None:
         if node.args and not node.users:
@@ -148,7 +157,8 @@ class _Importer:
                 case tuple() | list():
                     return same_kind(part, map(arrange, part))
                 case dict():
-                    return {key: arrange(item) for key, item in part.items()}
+                    items = {key: arrange(item) for key, item in part.items()}
+                    return items if type(part) is dict else type(part)(items)
                 case None | bool() | str() | int() | float():
                     return part
             raise QirError(f"the model returns a {type(part).__name__}, which a graph can not", stage="import")
@@ -177,12 +187,16 @@ class _Importer:
         if not node.users and getattr(node.target, "__name__", "").startswith(CHECKS):
             return
         args, kwargs = self._arguments(node)
-        if (shape := self._shape_access(node, args)) is not None:
+        build = Builder(self.graph, self.weights.of)
+        if (shape := shape_access(build, node.target, args)) is not None:
+            self._place(build.added, node, self._scope(node))
             self.known[node] = shape
+            return
+        if isinstance(node.target, type) and issubclass(node.target, dict):
+            self.known[node] = node.target(*args)
             return
         lowering = lowers.of_method(str(node.target)) if node.op == "call_method" else lowers.of_function(node.target)
         name = f"Tensor.{node.target}" if node.op == "call_method" else full_name(node.target)
-        build = Builder(self.graph, self.weights.of)
         norm = self.model.get_submodule(self._scope(node)) if node.target is F.batch_norm else None
         if follows_training(norm):
             args, kwargs = with_training_flag(*args, **kwargs)
@@ -197,33 +211,15 @@ class _Importer:
         if is_in_place(node):
             self._overwrite(node, args[0] if args else kwargs.get("input"), result)
 
-    def _shape_access(self, node: fx.Node, args: tuple[Any, ...]) -> Any:
-        """What `x.shape`, `x.size()`, `x.shape[i]` and `x.ndim` stand for; None for other calls."""
-        of = args[0] if args else None
-        if isinstance(of, Value):
-            if (node.target is getattr and args[1] == "shape") or (node.target == "size" and len(args) == 1):
-                return Shape(of) if of.type.rank is None else self._sizes(node, of, range(of.type.rank))
-            if (node.target is getattr and args[1] == "ndim") or node.target in ("dim", "ndimension"):
-                return self._rank(node, of) if of.type.rank is None else of.type.rank
-        if node.target is operator.getitem and isinstance(of, Shape) and isinstance(args[1], int):
-            return self._sizes(node, of.of, [args[1]])[0]
-        if node.target is operator.getitem and isinstance(of, list | tuple):
-            return of[args[1]]
-        if node.target is getattr and isinstance(of, tuple):
-            return getattr(of, args[1])
-        return None
-
-    def _sizes(self, node: fx.Node, of: Value, axes: Iterable[int]) -> tuple[Value, ...]:
+    def _detached(self, node: fx.Node, result: Any) -> Any:
+        """What a call made under torch.no_grad passes on to calls that are not."""
+        if not isinstance(result, Value) or isinstance(result.type, ScalarType):
+            return result
         build = Builder(self.graph, self.weights.of)
-        sizes = tuple(build("qir.AxisSize", of, axis=axis) for axis in axes)
+        detached = opaque(build, "Tensor.detach", [result], {}, None, "no gradient passes here")
+        detached.type = result.type
         self._place(build.added, node, self._scope(node))
-        return sizes
-
-    def _rank(self, node: fx.Node, of: Value) -> Value:
-        build = Builder(self.graph, self.weights.of)
-        rank = opaque(build, "Tensor.dim", [of], {}, None, "the number of axes is not known")
-        self._place(build.added, node, self._scope(node))
-        return rank
+        return detached
 
     # -- layers ------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
 from qir.errors import Loc, QirError
+from qir.frontends.torch_draws import RecordingDraws
 from qir.frontends.torch_einops import einops_functions, recording_einops
 from qir.frontends.torch_errors import untraceable
 from qir.frontends.torch_lines import is_users, shortened
@@ -47,6 +48,10 @@ for _name in ("add", "sub", "mul", "truediv", "pow"):
 _OPERATORS = [function for function in vars(operator).values() if callable(function)]
 
 
+def _autocast() -> tuple[bool, ...]:
+    return tuple(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
+
+
 class _Tracer(fx.Tracer):
     """Keeps buffers symbolic and the user's source lines."""
 
@@ -56,6 +61,7 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_functions=einops_functions())
         self.fixed = fixed
         self.whole = whole
+        self.autocast, self.gradients = _autocast(), torch.is_grad_enabled()
 
     def create_node(
         self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any = None
@@ -63,8 +69,14 @@ class _Tracer(fx.Tracer):
         if kind in ("call_method", "call_function") and target not in _OPERATORS:
             method = target if kind == "call_method" else getattr(target, "__name__", "")
             name = called(name or method) if called(method) != method else name
+        if self.autocast != _autocast():
+            raise QirError("a part of the model runs under autocast", stage="import", help="keep that module whole")
+        if kind == "call_function" and kwargs.get("out") is not None:
+            raise QirError(f"forward writes into the argument out= of {getattr(target, '__name__', target)}",
+                           stage="import", help="use what the call returns")  # fmt: skip
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         node.meta[_LINE] = _line_of_caller()
+        node.meta[WITHOUT_GRADIENT] = torch.is_grad_enabled() != self.gradients
         return node
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -72,6 +84,11 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return self.whole(m) or super().is_leaf_module(m, module_qualified_name)
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, dict) and type(a) is not dict:  # fx makes a plain one of it
+            return self.create_node("call_function", type(a), (super().create_arg(dict(a)),), {})
+        return super().create_arg(a)
 
     def _proxy_placeholder(self, name: str, *rest: Any) -> Any:
         return self.fixed[name] if name in self.fixed else super()._proxy_placeholder(name, *rest)
@@ -92,17 +109,17 @@ def _left_out(model: nn.Module, given: int | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _symbolic_training(model: nn.Module) -> Iterator[None]:
+def _symbolic_training(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
     """Inside, no module is training, and the flag of those that are not torch's own can be recognized.
 
-    Torch's layers hand theirs to compiled functions, which take nothing but a plain one. Attributes that forward sets
-    are taken back in the end.
+    Torch's layers hand theirs to compiled functions, which take nothing but a plain one. What forward changes is taken
+    back in the end; yields a function that lists it.
     """
-    with untouched(model):
+    with untouched(model) as changed:
         for module in model.modules():
             own = type(module).__module__.startswith("torch.")
             module.training = False if own else TrainingFlag(0)  # type: ignore[assignment]
-        yield
+        yield changed
 
 
 def nothing_whole(module: nn.Module) -> bool:
@@ -138,14 +155,35 @@ def trace(
     """
     if isinstance(model, fx.GraphModule):
         return Trace(model.graph, model)
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise QirError("torch.fx does not see the hooks of the model itself", stage="import",
+                       help="put the model into another module, or remove the hooks")  # fmt: skip
+    fixed = {**_left_out(model, given), **(concrete or {})}
+    with _symbolic_training(model) as changed, recording_einops():
+        traced = _traced(model, _Tracer(fixed, whole))
+        if state := changed():
+            again = _traced(model, _Tracer(fixed, whole))
+            if list(map(_described, traced.graph.nodes)) != list(map(_described, again.graph.nodes)):
+                message = f"forward changes {state[0]} and computes with it, and a graph keeps no state"
+                raise QirError(message, stage="import", help="keep that module whole: modules_to_exclude=[…]")
+        return traced
+
+
+def _traced(model: nn.Module, tracer: _Tracer) -> Trace:
     before = set(vars(model))
-    with _symbolic_training(model), recording_einops():
-        tracer = _Tracer({**_left_out(model, given), **(concrete or {})}, whole)
-        try:
+    try:
+        with RecordingDraws(tracer):
             graph = tracer.trace(model)
-        except Exception as error:  # whatever the model's own code raises when run on proxies
-            raise untraceable("torch.fx can not trace this model", model, error) from error
-        return Trace(graph, model, {name: vars(model)[name] for name in set(vars(model)) - before})
+    except QirError:
+        raise
+    except Exception as error:  # whatever the model's own code raises when run on proxies
+        raise untraceable("torch.fx can not trace this model", model, error) from error
+    made = {name for name in tracer.tensor_attrs.values() if name in vars(model)} - before
+    return Trace(graph, model, {name: vars(model).pop(name) for name in made})
+
+
+def _described(node: fx.Node) -> tuple[Any, ...]:
+    return node.op, node.target, str(node.args), str(node.kwargs)
 
 
 def number_of_arguments(star: fx.Node, given: int | None) -> int:
@@ -203,6 +241,8 @@ def recording_flags(model: nn.Module) -> Iterator[list[bool]]:
 
 
 _LINE = "users_line"
+WITHOUT_GRADIENT = "without_gradient"
+"""The key in `meta` of whether a call is made under torch.no_grad."""
 
 
 def _line_of_caller() -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Literal
 
 from qir.errors import QirError
@@ -86,6 +87,7 @@ def preparation(
 ) -> Preparation:
     """What `prepare_model` returns and what it did; `excluded` holds modules and exact classes that stay whole."""
     model = unwrapped(model)
+    check_names(model)
     apart = decomposition(decompose)
     failures: dict[str, QirError] = {}
     for name, read in importers(model, examples, excluded, importer):
@@ -112,6 +114,23 @@ def decomposition(decompose: bool | Sequence[str] | None) -> Decompose | None:
     exact = [name for name, exact in known.items() if exact]
     families = exact if decompose is None else known if decompose is True else decompose or ()
     return Decompose(families=tuple(families)) if families else None
+
+
+def check_names(model: Any) -> None:
+    """Raise QirError when no prepared module can have the model's state."""
+    import torch
+    from torch import nn
+
+    if isinstance(model, nn.Module):
+        for path, what in [*model.named_modules(), *model.named_parameters(), *model.named_buffers()]:
+            if any(map(iskeyword, path.split("."))):
+                message = f"{path!r} holds a keyword of Python, which torch.fx can not write"
+                raise QirError(message, stage="import", help="give it another name")
+            if isinstance(what, torch.jit.ScriptModule):
+                message = f"{path or 'the model'} is compiled by torch.jit, and can not be looked into"
+                raise QirError(message, stage="import", help="give the module that it was made from")
+            if isinstance(what, nn.UninitializedParameter | nn.UninitializedBuffer):
+                raise QirError(f"{path} has no shape yet", stage="import", help="run the model once before")
 
 
 def imported(name: str, read: Callable[[], Graph]) -> Graph:
@@ -149,6 +168,7 @@ def importers(
 
     from qir.frontends.torch_export import import_exported
     from qir.frontends.torch_fx import import_torch
+    from qir.frontends.torch_transformer import ATTENTION_LAYERS
 
     def whole(module: nn.Module) -> bool:
         return any(module is other or type(module) is other for other in excluded)
@@ -168,9 +188,10 @@ def importers(
     if importer != "export" and not examples.keywords:
         traced = partial(import_torch, model, examples.inputs, whole=whole, concrete=examples.concrete)
         ways.append(("torch.fx", traced))
-    from qir.frontends.torch_transformer import ATTENTION_LAYERS
     if importer == "export" or (examples.given and importer == "auto"):
         ways += [("torch.export", export), ("torch.export", partial(export, dynamic=False))]
+        if any(isinstance(module, ATTENTION_LAYERS) for module in model.modules()):
+            ways.append(("torch.export", partial(export, dynamic=False, layers=ATTENTION_LAYERS)))
     return ways
 
 
@@ -190,8 +211,6 @@ def _prepared(
     if examples.given:
         check_equal(model, module, importer, examples, same if apart is None or apart.exact else close)
     if isinstance(model, nn.Module):
-        if any(isinstance(module, ATTENTION_LAYERS) for module in model.modules()):
-            ways.append(("torch.export", partial(export, dynamic=False, layers=ATTENTION_LAYERS)))
         copy_training_flags(module, model)
     return Preparation(module, graph, importer, lifted, unrolled)
 

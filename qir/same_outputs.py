@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -68,11 +68,19 @@ def _run(who: str, module: nn.Module, inputs: Sequence[Any], keywords: Mapping[s
     from qir.frontends.torch_state import untouched
 
     try:
-        with untouched(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with untouched(module) as changed, torch.no_grad(), torch.random.fork_rng(devices=[]):
             for part in module.modules():
                 part.training = False
-            return pytree.tree_flatten(module(*deepcopy(list(inputs)), **deepcopy(dict(keywords))))
+            runs: list[tuple[list[Any], Any]] = []
+            while not runs or (changed() and len(runs) < 2):
+                torch.manual_seed(0)
+                runs.append(pytree.tree_flatten(module(*deepcopy(list(inputs)), **deepcopy(dict(keywords)))))
+            if not all(map(same, runs[0][0], runs[-1][0])):
+                message = f"{who} returns something else in its second call: forward changes {changed()[0]}"
+                raise QirError(message, stage="prepare", help="keep that module whole: modules_to_exclude=[…]")
+            return runs[0]
+    except QirError:
+        raise
     except Exception as error:  # whatever the model's own code raises
         message = f"{who} fails on the example inputs: {type(error).__name__}: {error}"
         raise QirError(message, stage="prepare") from error
@@ -82,6 +90,8 @@ def same(a: Any, b: Any) -> bool:
     """Whether two outputs are equal, bit for bit but for the sign of zero."""
     import torch
 
+    if is_dataclass(a) and type(a) is type(b):
+        return all(same(getattr(a, part.name), getattr(b, part.name)) for part in fields(a))
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return type(a) is type(b) and bool(a == b)
     if not _alike(a, b):

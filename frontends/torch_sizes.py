@@ -1,0 +1,33 @@
+"""What a symbolic trace asks a tensor for: its shape, its sizes, its number of axes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from qir.frontends.torch_calls import Shape, opaque
+from qir.frontends.torch_lowerings import Builder
+from qir.graph import Value
+
+
+def shape_access(build: Builder, target: Any, args: Sequence[Any]) -> Any:
+    """What `x.shape`, `x.size()`, `x.shape[i]` and `x.ndim` stand for; None for other calls."""
+    of = args[0] if args else None
+    if isinstance(of, Value):
+        if (target is getattr and args[1] == "shape") or (target == "size" and len(args) == 1):
+            return Shape(of) if of.type.rank is None else _sizes(build, of, range(of.type.rank))
+        if (target is getattr and args[1] == "ndim") or target in ("dim", "ndimension"):
+            unknown = "the number of axes is not known"
+            return opaque(build, "Tensor.dim", [of], {}, None, unknown) if of.type.rank is None else of.type.rank
+    if target is operator.getitem and isinstance(of, Shape) and isinstance(args[1], int):
+        return _sizes(build, of.of, [args[1]])[0]
+    if target is operator.getitem and isinstance(of, list | tuple):
+        return of[args[1]]
+    if target is getattr and isinstance(of, tuple):
+        return getattr(of, args[1])
+    return None
+
+
+def _sizes(build: Builder, of: Value, axes: Iterable[int]) -> tuple[Value, ...]:
+    return tuple(build("qir.AxisSize", of, axis=axis) for axis in axes)
