@@ -23,12 +23,17 @@ from qir.types import ScalarType
 
 def same_kind(sequence: Sequence[Any], items: Iterable[Any]) -> Any:
     """`items` as a list, or as a tuple of the sequence's class."""
+    if isinstance(sequence, tuple) and hasattr(sequence, "_fields"):
+        return type(sequence)(*items)
     if isinstance(sequence, tuple):
-        return type(sequence)(*items) if hasattr(sequence, "_fields") else tuple(items)
+        return type(sequence)(tuple(items)) if hasattr(sequence, "n_fields") else tuple(items)
     return list(items)
 
 
-_COPIES = frozenset({"Gather", "GatherElements", "GatherND", "Tile", "DepthToSpace", "SpaceToDepth"})
+_COPIES = frozenset({
+    "Gather", "GatherElements", "GatherND", "Tile", "DepthToSpace", "SpaceToDepth", "qir.Pick", "qir.Take",
+    "qir.TakeAlong", "qir.MaskedSelect", "qir.RepeatEach", "qir.Repeat", "qir.Flip", "qir.Roll", "qir.Embedding",
+})  # fmt: skip
 
 
 def _may_share_memory(node: Node) -> bool:
@@ -58,10 +63,10 @@ def _parameters(lowering: Lowering) -> list[str]:
     return list(inspect.signature(lowering).parameters)[1:]
 
 
-    parameters = _parameters(lowering)
-
 def bound(lowering: Lowering, layer: nn.Module) -> Lowering:
     """The lowering, with every parameter that a call leaves out read from the layer."""
+    parameters = _parameters(lowering)
+
     def call(build: Builder, *args: Any, **kwargs: Any) -> Any:
         given = dict(zip(parameters, args, strict=False)) | kwargs
         for name in parameters:
@@ -133,12 +138,12 @@ def full_name(target: Any) -> str:
     return f"{module}.{getattr(target, '__name__', type(target).__name__)}"
 
 
-@dataclass(frozen=True)
-class Shape:
 CHECKS = ("_assert", "sym_constrain_range", "_check")
 """How the names of operators begin that only check, and compute nothing."""
 
 
+@dataclass(frozen=True)
+class Shape:
     """`x.shape`, until one of its sizes is asked for."""
 
     of: Value
@@ -178,11 +183,6 @@ def opaque(
         node.result.type = ScalarType("float" if "float" in kinds else "int")
     if (kind := number_of(op)) is not None:
         node.result.type = ScalarType(kind)
-
-
-def mark_order(in_order: Sequence[Node]) -> None:
-    """Rank the nodes whose order is part of their meaning: random draws, and layers that update shared state."""
-    stateful = [node for node in in_order if not node.erased and node.definition.trait(Stateful)]
     build.added.append(node)
     return node.result
 
@@ -192,6 +192,11 @@ def _known_reason(name: str) -> str | None:
     home, _, plain = name.removeprefix("torch.ops.aten.").removesuffix(".default").rpartition(".")
     homes = {"torch": "torch", "torch.nn.functional": "F", "torch.nn": "nn"}
     return OPAQUE.get(f"{homes.get(home)}.{plain}") or (None if home == "torch.nn" else OPAQUE.get(plain))
+
+
+def mark_order(in_order: Sequence[Node]) -> None:
+    """Rank the nodes whose order is part of their meaning: random draws, and layers that update shared state."""
+    stateful = [node for node in in_order if not node.erased and node.definition.trait(Stateful)]
     shared = {
         node
         for node in stateful
