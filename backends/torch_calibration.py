@@ -103,14 +103,14 @@ class _Group:
 
     def fitted(self) -> Encoding:
         """The encoding for all that the group reads."""
-        for place, weight in self.weights.items():
-            if not torch.isfinite(weight).all():
-                raise QirError(f"the weight of {place} holds NaN or infinite values", stage="calibrate")
-        if len(self.weights) == len(self.members):
-            arrays = [weight.detach().float().cpu().numpy() for weight in self.weights.values()]
-            return self.calibration.fit_weights(self.observer.encoding, arrays)
-        for weight in self.weights.values():
-            self.observer.see(weight)
+        try:
+            if len(self.weights) == len(self.members):
+                arrays = [weight.detach().float().cpu().numpy() for weight in self.weights.values()]
+                return self.calibration.fit_weights(self.observer.encoding, arrays)
+            for weight in self.weights.values():
+                self.observer.see(weight)
+        except NonFiniteError as error:
+            raise QirError(f"the weight of {' or '.join(self.weights)} holds {error}", stage="calibrate") from None
         return self.calibration.fit(self.observer)
 
 

@@ -77,6 +77,8 @@ class Method:
         rows = np.concatenate([encoding.rows(array) for array in weights], 1)
         shape = encoding.scale_shape(weights[0].shape)
         by_row = replace(_plain(encoding), axis=0)
+        if encoding.unsigned and rows.min(initial=0) < 0:  # in any row, searched together or not
+            by_row = replace(by_row, dtype=f"i{encoding.bits}", unsigned=False)
         kind = Histogram if self.needs_counts and not isinstance(encoding, FloatEncoding) else MinMax
         found: list[Range] = []
         for start in range(0, len(rows), ROWS):
@@ -137,15 +139,13 @@ def _least_noise(seen: Histogram, low: np.ndarray, high: np.ndarray, penalty: fl
     largest = np.maximum(-low, high)
     costs[np.maximum(-lows, highs) * width[:, None] > largest[:, None]] = np.inf
     best = np.argmin(costs, 1)
-    first, last = lows[best] * width, highs[best] * width
-    lowest, highest = (-largest, largest) if grid.symmetric else (low, high)
-    cut_first, cut_last = np.maximum(first, lowest), np.minimum(last, highest)
-    choice = np.argmin([
-        _noise_of_rows(counts, grid.with_range(low / width, high / width), penalty),
-        costs[np.arange(len(best)), best],
-        _noise_of_rows(counts, grid.with_range(cut_first / width, cut_last / width), penalty),
-    ], axis=0)  # fmt: skip
-    return np.choose(choice, [low, first, cut_first]), np.choose(choice, [high, last, cut_last])
+    tried = [(low, high), (lows[best] * width, highs[best] * width)]
+    noise = [_noise_of_rows(counts, grid, tried[0], width, penalty), costs[np.arange(len(best)), best]]
+    if not grid.symmetric:  # the ends of a symmetric grid are bound to each other
+        tried.append((np.maximum(tried[1][0], low), np.minimum(tried[1][1], high)))
+        noise.append(_noise_of_rows(counts, grid, tried[2], width, penalty))
+    choice = np.argmin(noise, axis=0)
+    return np.choose(choice, [ends[0] for ends in tried]), np.choose(choice, [ends[1] for ends in tried])
 
 
 def candidates(symmetric: bool, negative: bool, positive: bool) -> Range:
@@ -168,15 +168,16 @@ def _candidate_noise(
     return np.hstack([noise_in_bins(grid.with_range(lows[i : i + 64], highs[i : i + 64]), penalty) for i in parts])
 
 
-def _noise_of_rows(counts: np.ndarray, grid: Encoding, penalty: float) -> np.ndarray:
+def _noise_of_rows(counts: np.ndarray, grid: Encoding, ends: Range, width: np.ndarray, penalty: float) -> np.ndarray:
     """The noise of each row of counts on its own grid."""
-    assert grid.scale is not None
-    assert grid.zero_point is not None
+    fitted = grid.with_range(*(end / width for end in ends))
+    assert fitted.scale is not None
+    assert fitted.zero_point is not None
     costs = np.empty(len(counts))
     for i in range(0, len(counts), 64):
         part = slice(i, i + 64)
-        row = replace(grid, scale=grid.scale[part], zero_point=grid.zero_point[part])
-        costs[part] = np.einsum("rb,br->r", counts[part], noise_in_bins(row, penalty))
+        rows = replace(fitted, scale=fitted.scale[part], zero_point=fitted.zero_point[part])
+        costs[part] = np.einsum("rb,br->r", counts[part], noise_in_bins(rows, penalty))
     return costs
 
 

@@ -173,6 +173,18 @@ def test_weights_in_slabs_have_the_ranges_of_their_rows() -> None:
     np.testing.assert_array_equal(Method("mse").range_of([weight], low_power)[0], low)
 
 
+def test_one_negative_weight_makes_every_row_signed() -> None:
+    weight = np.abs(RNG.standard_normal((1100, 64))).astype(np.float32)
+    weight[1050, 0] = -1
+    unsigned = Encoding("u4", symmetric=True, axis=0, unsigned=True)
+    signed = Encoding("i4", symmetric=True, axis=0)
+    found = [grid.with_range(*Method("mse").range_of([weight], grid)) for grid in (unsigned, signed)]
+    assert [grid.dtype for grid in found] == ["i4", "i4"]
+    assert found[0].scale is not None
+    assert found[1].scale is not None
+    np.testing.assert_array_equal(found[0].scale, found[1].scale)
+
+
 def test_float_grids_cover_what_was_seen() -> None:
     x = data("outliers")
     for method in ("sqnr", "percentile", "entropy"):
