@@ -62,6 +62,8 @@ class Grid(nn.Module):
     def _prepare(self) -> None:
         """Look up what every call needs, so that a compiler does not have to follow how it is found."""
         self.low, self.high = self.kind.low, self.kind.high
+        if self.kind.unsigned:  # its range decided the dtype, so the state tells it
+            self.register_buffer("lowest", torch.tensor([self.low], device=self.scale.device))
         self.around_zero = self.kind.symmetric and (self.kind.unsigned or self.kind.dtype.startswith("i"))
 
     def _put(self, name: str, array: np.ndarray | None) -> None:
@@ -145,6 +147,9 @@ class Grid(nn.Module):
             given, own = state_dict.get(prefix + name), getattr(self, name)
             if given is not None and given.shape != own.shape and not isinstance(own, nn.Parameter):
                 setattr(self, name, torch.empty_like(given, device=own.device))
+        if (lowest := state_dict.get(f"{prefix}lowest")) is not None and self.kind.unsigned:
+            self.kind = replace(self.kind, dtype=f"{'i' if lowest < 0 else 'u'}{self.kind.bits}")
+            self._prepare()
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:

@@ -174,6 +174,16 @@ def test_a_state_dict_calibrates() -> None:
     assert torch.equal(whole(x), empty(x))
 
 
+@pytest.mark.parametrize("low", [0.0, -1.0])
+def test_a_state_dict_tells_whether_an_unsigned_grid_starts_at_zero(low: float) -> None:
+    empty = Encoding("i8", True, unsigned=True)
+    whole, other = Quantizer(empty.with_range(np.array(low), np.array(1.0))), Quantizer(empty)
+    other.load_state_dict(whole.state_dict())
+    assert other.encoding.dtype == ("i8" if low else "u8")
+    x = torch.linspace(-2, 2, 99)
+    assert torch.equal(whole(x), other(x))
+
+
 @pytest.mark.parametrize("learned", [False, True])
 def test_a_compiled_simulator_has_no_graph_break_and_computes_the_same(learned: bool) -> None:
     module = emit_torch(network()).train()
