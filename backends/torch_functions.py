@@ -38,6 +38,7 @@ FUNCTIONS: dict[str, Any] = {
     "qir.Quantile": torch.quantile, "qir.CumulativeMax": torch.cummax, "qir.CumulativeMin": torch.cummin,
     "qir.CumulativeProduct": torch.cumprod, "qir.CumulativeLogSumExp": torch.logcumsumexp,
     "qir.SearchSorted": torch.searchsorted, "qir.NonZeroPlaces": torch.nonzero,
+    "qir.Combinations": torch.combinations,
     "qir.MaskedSelect": torch.masked_select, "qir.RepeatEach": torch.repeat_interleave, "qir.Histogram": torch.histc,
     "qir.RealAngle": torch.angle,
     "BitwiseNot": torch.bitwise_not, "BitwiseAnd": torch.bitwise_and, "BitwiseOr": torch.bitwise_or,
@@ -79,6 +80,12 @@ def repeated(node: Node) -> Emission:
 def unique(node: Node) -> Emission:
     """torch.unique with all of its results."""
     return call(torch.unique, node.operands[0], return_inverse=True, return_counts=True, dim=node.attr("dim"))
+
+
+@emits("qir.UniqueInRow")
+def unique_in_row(node: Node) -> Emission:
+    """torch.unique_consecutive with all of its results."""
+    return call(torch.unique_consecutive, node.operands[0], return_inverse=True, return_counts=True)
 
 
 @emits("qir.CountNumbers")

@@ -18,6 +18,8 @@ FUNCTIONS: dict[str, Any] = {
     "qir.Distances": torch.cdist, "qir.Distance": torch.dist, "qir.PairDistances": F.pdist,
     "qir.Bilinear": F.bilinear, "qir.Renormalized": torch.renorm, "qir.NanSum": torch.nansum,
     "qir.NanMean": torch.nanmean, "qir.VarianceMean": torch.var_mean, "qir.DeviationMean": torch.std_mean,
+    "Det": torch.det, "qir.LogDeterminant": torch.logdet, "qir.SignAndLogDeterminant": torch.slogdet,
+    "qir.NormExcept": torch.norm_except_dim,
     "qir.Covariance": torch.cov, "qir.Correlation": torch.corrcoef, "qir.ConvTBC": torch.conv_tbc,
 }  # fmt: skip
 """By operator; every attribute is an argument of that name."""

@@ -37,6 +37,20 @@ def unique(build: Builder, input: Value, sorted: bool = True, return_inverse: bo
     return kept[0] if len(kept) == 1 else tuple(kept)
 
 
+@lowers(*spelled("unique_consecutive"))
+def unique_consecutive(build: Builder, input: Value, *, return_inverse: bool = False, return_counts: bool = False,
+                       dim: int | None = None) -> Any:  # fmt: skip
+    """qir.UniqueInRow."""
+    known(dim is None, "slices that differ from the one before")
+    found = build.several("qir.UniqueInRow", 3, input)
+    kept = [part for part, wanted in zip(found, (True, return_inverse, return_counts), strict=True) if wanted]
+    return kept[0] if len(kept) == 1 else tuple(kept)
+
+
+composite("qir.Combinations", spelled("combinations"), lambda input, r=2, with_replacement=False: (
+    (input,), {"r": r, "with_replacement": with_replacement}))  # fmt: skip
+
+
 @lowers(*spelled("bincount"))
 def bincount(build: Builder, input: Value, weights: Any = None, minlength: int = 0) -> Value:
     """qir.CountNumbers."""

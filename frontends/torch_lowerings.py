@@ -80,7 +80,7 @@ class Lowerings:
             homes = [home for home in (torch, F) if getattr(home, name, None) is target]
             plains = (self.table.get(getattr(home, plain, "")) for home in homes)
             found = next((each for each in plains if each is not None), None)
-        return found
+        return found if found is None or getattr(target, "__module__", "") != "_operator" else _folded(target, found)
 
     def of_method(self, name: str) -> Lowering | None:
         """The lowering of a method of Tensor; that of the plain method for an in-place one."""
@@ -93,6 +93,16 @@ class Lowerings:
             if kind in self.table:
                 return self.table[kind] if type(layer).forward is getattr(kind, "forward", None) else None
         return None
+
+
+def _folded(operation: Callable[..., Any], lowering: Lowering) -> Lowering:
+    """The lowering of one of Python's operators, which computes with numbers that are known."""
+
+    def lowered(build: Builder, *args: Any) -> Any:
+        known_numbers = all(isinstance(argument, int | float) for argument in args)
+        return operation(*args) if known_numbers else lowering(build, *args)
+
+    return lowered
 
 
 def plain_name(name: str) -> str | None:

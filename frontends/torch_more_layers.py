@@ -226,13 +226,17 @@ def interpolate(build: Builder, input: Value, size: Any = None, scale_factor: An
                 align_corners: Any = None, recompute_scale_factor: Any = None,
                 antialias: bool = False) -> Value:  # fmt: skip
     """qir.Interpolate to a stated size or by stated factors."""
-    known(not recompute_scale_factor and not antialias, "interpolation that recomputes factors or smooths")
-    known(mode in ("nearest", "linear", "bilinear", "trilinear", "bicubic"), f"interpolation of mode {mode}")
+    known(not recompute_scale_factor, "interpolation that recomputes factors")
+    if mode == "area" and size is not None and input.type.rank is not None:
+        pool = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[input.type.rank - 3]
+        return lowers.table[pool](build, input, size)  # type: ignore[no-any-return]
+    known(mode in ("nearest", "linear", "bilinear", "trilinear", "bicubic", "nearest-exact"),
+          f"interpolation of mode {mode} by factors, or without a known rank")  # fmt: skip
     given = size if size is not None else scale_factor
     known(is_number(*(given if isinstance(given, list | tuple) else (given,))), "a computed size")
     arranged = [tuple(item) if isinstance(item, list | tuple) else item for item in (size, scale_factor)]
     return build("qir.Interpolate", input, size=arranged[0], scale_factor=arranged[1], mode=mode,
-                 align_corners=align_corners)  # fmt: skip
+                 align_corners=align_corners, antialias=bool(antialias))  # fmt: skip
 
 
 @lowers(F.upsample_nearest, nn.UpsamplingNearest2d)

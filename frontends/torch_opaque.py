@@ -28,11 +28,10 @@ _NAMES = {
     "recurrent: what its subclasses have in common":
         "nn.RNNBase nn.RNNCellBase",
     "the result's shape depends on data":
-        "nonzero_static unique_consecutive",
+        "nonzero_static",
     "linear algebra without an ONNX operator":
-        "cholesky cholesky_inverse cholesky_solve det eig geqrf inverse lobpcg logdet lstsq lu lu_solve lu_unpack "
-        "matrix_exp nuclear_norm orgqr ormqr pca_lowrank pinverse qr slogdet solve svd svd_lowrank symeig "
-        "triangular_solve",
+        "cholesky cholesky_inverse cholesky_solve eig geqrf inverse lobpcg lstsq lu lu_solve lu_unpack matrix_exp "
+        "nuclear_norm orgqr ormqr pca_lowrank pinverse qr solve svd svd_lowrank symeig triangular_solve",
     "a special function without an ONNX operator":
         "digamma erfinv i0 igamma igammac lgamma mvlgamma polygamma",
     "statistics without an ONNX operator":
@@ -43,24 +42,23 @@ _NAMES = {
         "saddmm smm sparse_dim sparse_mask sparse_resize_ sparse_resize_and_clear_ sspaddmm to_dense to_sparse "
         "to_sparse_bsc to_sparse_bsr to_sparse_coo to_sparse_csc to_sparse_csr values values_copy",
     "it needs torch's own quantized tensors":
-        "choose_qparams_optimized dequantize fake_quantize_per_channel_affine fake_quantize_per_tensor_affine "
-        "fbgemm_linear_fp16_weight fbgemm_linear_fp16_weight_fp32_activation fbgemm_linear_int8_weight "
-        "fbgemm_linear_int8_weight_fp32_activation fbgemm_linear_quantize_weight fbgemm_pack_gemm_matrix_fp16 "
-        "fbgemm_pack_quantized_matrix fused_moving_avg_obs_fake_quant int_repr q_per_channel_axis "
-        "q_per_channel_scales q_per_channel_zero_points q_scale q_zero_point qscheme quantize_per_channel "
-        "quantize_per_tensor quantize_per_tensor_dynamic quantized_batch_norm quantized_gru_cell quantized_lstm_cell "
+        "choose_qparams_optimized dequantize fbgemm_linear_fp16_weight fbgemm_linear_fp16_weight_fp32_activation "
+        "fbgemm_linear_int8_weight fbgemm_linear_int8_weight_fp32_activation fbgemm_linear_quantize_weight "
+        "fbgemm_pack_gemm_matrix_fp16 fbgemm_pack_quantized_matrix int_repr q_per_channel_axis q_per_channel_scales "
+        "q_per_channel_zero_points q_scale q_zero_point qscheme quantize_per_channel quantize_per_tensor "
+        "quantize_per_tensor_dynamic quantized_batch_norm quantized_gru_cell quantized_lstm_cell "
         "quantized_max_pool1d quantized_max_pool2d quantized_max_pool3d quantized_rnn_relu_cell "
         "quantized_rnn_tanh_cell",
+    "fake quantization, for which qir places quantizers of its own":
+        "fake_quantize_per_channel_affine fake_quantize_per_tensor_affine fused_moving_avg_obs_fake_quant",
     "its result is no tensor: it answers in Python":
-        "__contains__ __index__ allclose dim dim_order element_size equal get_device is_complex is_conj "
-        "is_contiguous is_distributed is_floating_point is_inference is_neg is_nonzero is_pinned is_same_size "
-        "is_set_to is_shared is_signed item ndimension nelement numel numpy storage_offset stride tolist sym_float "
-        "sym_int sym_ite sym_max sym_min sym_not sym_sqrt sym_sum",
+        "__contains__ __index__ allclose dim_order equal get_device is_conj is_contiguous is_distributed "
+        "is_inference is_neg is_nonzero is_pinned is_same_size is_set_to is_shared item numpy storage_offset stride "
+        "tolist sym_float sym_int sym_ite sym_max sym_min sym_not sym_sqrt sym_sum",
     "it is about memory, devices or the gradient, not about values":
-        "apply_ as_subclass backward const_data_ptr cpu cuda data_ptr ipu map2_ map_ module_load mtia "
-        "norm_except_dim pin_memory record_stream register_hook register_post_accumulate_grad_hook reinforce "
-        "requires_grad_ retain_grad set_ share_memory_ storage storage_type to_mkldnn to_padded_tensor "
-        "untyped_storage xpu",
+        "apply_ as_subclass backward const_data_ptr cpu cuda data_ptr ipu map2_ map_ module_load mtia pin_memory "
+        "record_stream register_hook register_post_accumulate_grad_hook reinforce requires_grad_ retain_grad set_ "
+        "share_memory_ storage storage_type to_mkldnn to_padded_tensor untyped_storage xpu",
     "it writes into a tensor, with no function that returns the result":
         "__setitem__ resize resize_as",
     "it depends on how the tensor lies in memory":

@@ -13,6 +13,7 @@ from qir.frontends.torch_indexing import at, whole
 from qir.frontends.torch_lowerings import Builder, composite, known, lowers
 from qir.frontends.torch_reductions import axes_of
 from qir.frontends.torch_shapes import listed
+from qir.frontends.torch_sorting import named
 from qir.frontends.torch_tensors import cat
 from qir.graph import Value
 from qir.types import DTYPES as ONNX_DTYPES
@@ -40,6 +41,10 @@ composite("qir.Renormalized", spelled("renorm"), lambda input, p, dim, maxnorm: 
 composite("qir.Bilinear", [F.bilinear, torch.bilinear, nn.Bilinear], lambda input1, input2, weight, bias=None: (
     (input1, input2, weight, bias), {}))  # fmt: skip
 composite("qir.ConvTBC", [torch.conv_tbc], lambda input, weight, bias, pad=0: ((input, weight, bias), {"pad": pad}))
+composite("Det", spelled("det"), lambda input: ((input,), {}))
+composite("qir.LogDeterminant", spelled("logdet"), lambda input: ((input,), {}))
+composite("qir.SignAndLogDeterminant", spelled("slogdet"), lambda input: ((input,), {}), named("slogdet"))
+composite("qir.NormExcept", [torch.norm_except_dim], lambda v, pow=2, dim=0: ((v,), {"pow": pow, "dim": dim}))
 composite("qir.Correlation", spelled("corrcoef"), lambda input: ((input,), {}))
 composite("qir.Covariance", spelled("cov"), lambda input, *, correction=1: ((input,), {"correction": correction}))
 

@@ -38,9 +38,8 @@ def _reduction(op: str, *spellings: Any) -> Lowering:
     def lowering(build: Builder, input: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
         known(dtype is None or dtype in CASTS.values(), "a reduction in an unknown dtype")
         input = _summed_in(build, input, dtype, op == "ReduceSum")
-        axes = None if dim is None else build.indices([dim] if isinstance(dim, int) else list(dim))
-        known(dim is None or axes is not None, "a reduction over computed axes")
-        return build(op, input, axes, keepdims=int(keepdim))
+        axes = axes_of(dim)
+        return build(op, input, None if axes is None else build.indices(axes), keepdims=int(keepdim))
 
     lowering.__name__ = op.lower()
     return lowers(*spellings)(lowering)
@@ -52,8 +51,8 @@ _reduction("ReduceSum", torch.sum, "Tensor.sum")
 
 def _extreme(op: str, *spellings: Any) -> Lowering:
     def lowering(build: Builder, input: Value, dim: Any = (), keepdim: bool = False) -> Value:
-        axes = [dim] if isinstance(dim, int) else list(dim)
-        return build(op, input, build.indices(axes) if axes else None, keepdims=int(keepdim))
+        axes = axes_of(dim)
+        return build(op, input, None if axes is None else build.indices(axes), keepdims=int(keepdim))
 
     lowering.__name__ = op.lower()
     return lowers(*spellings)(lowering)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from qir.frontends.torch_functions import floating, is_number, spelled
@@ -135,15 +134,3 @@ def bucketize(build: Builder, input: Value, boundaries: Any, *, out_int32: bool 
     """qir.SearchSorted with the two the other way round."""
     known(isinstance(input, Value), "a number")
     return searchsorted(build, build.value(boundaries), input, out_int32=out_int32, right=right)  # type: ignore[no-any-return]
-
-
-@lowers(*spelled("combinations"))
-def combinations(build: Builder, input: Value, r: int = 2, with_replacement: bool = False) -> Value:
-    """Gather of the places of each combination of a vector whose size is known."""
-    from itertools import combinations as without
-    from itertools import combinations_with_replacement
-
-    size = None if input.type.shape is None else input.type.shape[0]
-    known(isinstance(size, int) and is_number(r), "a vector of unknown size")
-    places = list((combinations_with_replacement if with_replacement else without)(range(size), r))  # type: ignore[arg-type]
-    return build("Gather", input, build.value(np.array(places, np.int64)))

@@ -8,10 +8,11 @@ from typing import Any
 from qir.errors import QirError
 from qir.frontends import (  # noqa: F401  (they fill the table)
     torch_activations,
+    torch_answers,
     torch_attention,
-    torch_einops,
     torch_copies,
     torch_counting,
+    torch_einops,
     torch_elements,
     torch_functions,
     torch_indexing,

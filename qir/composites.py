@@ -13,7 +13,7 @@ from qir.errors import QirError
 from qir.onnx_traits import limits
 from qir.ops import Attribute, OpDef, declare
 from qir.traits import Clamps, Elementwise, IdentityInInference, MovesData, Shapes, Stateful, Unary, Weighted
-from qir.types import UNKNOWN, ScalarType, TensorType, Type
+from qir.types import ScalarType, Type
 
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
@@ -164,38 +164,6 @@ SIZE = declare(
         attributes={"axis": Attribute("INT", required=True)},
         traits=(Shapes(),), expand=expand_size, infer=lambda node: [ScalarType("int")],
         doc="The size of one axis, as a Python number.",
-    )
-)  # fmt: skip
-
-
-def expand_view(graph: Graph, node: Node) -> Sequence[Value]:
-    """Reshape, with the shape put together from constants and computed sizes."""
-    x, *sizes = node.operands
-    computed = iter(sizes)
-    one = graph.constant([1])
-    parts = [
-        graph.constant([size])
-        if size is not None
-        else graph.add("Reshape", [next(computed), one], like=node, hint="size").result
-        for size in node.attr("shape")
-    ]
-    shape = graph.add("Concat", parts, {"axis": 0}, like=node, hint="shape")
-    return graph.add("Reshape", [x, shape.result], like=node).results
-
-
-def _view_type(node: Node) -> Sequence[Type]:
-    x, shape = node.operands[0].type, node.attr("shape")
-    if x.dtype is None:
-        return [UNKNOWN]
-    return [TensorType(x.dtype, tuple(None if size in (None, -1) else size for size in shape))]
-
-
-VIEW = declare(
-    OpDef(
-        "qir.View", ("x", "size"), 1, None,
-        attributes={"shape": Attribute("ANY", required=True)},
-        traits=(MovesData(),), expand=expand_view, infer=_view_type,
-        doc="Reshape to `shape`, where each None stands for the next of the computed sizes.",
     )
 )  # fmt: skip
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations, combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qir.functions import Writer, floats, function
+from qir.functions import Writer, floats, function, types_if_known
 from qir.traits import MovesData
 from qir.types import NUMPY, TensorType, Type
 
@@ -30,6 +31,29 @@ def _unique(on: Writer, x: Value, dim: int | None) -> Sequence[Value]:
     attrs = {} if dim is None else {"axis": dim}
     found, _, inverse, counts = on.several("Unique", 4, x, **attrs)
     return found, on.Reshape(inverse, on.Shape(x)) if dim is None else inverse, counts
+
+
+def _unique_in_row(on: Writer, x: Value) -> Sequence[Value]:
+    """Elements that differ from the one before, how many of those there were so far, and how far they are apart."""
+    flat = on.Reshape(x, [-1])
+    differs = on.Not(on.Equal(on.Slice(flat, [1], [2**63 - 1], [0]), on.Slice(flat, [0], [-1], [0])))
+    first = on.Concat(on.graph.constant(np.array([True])), differs, axis=0)
+    inverse = on.Sub(on.CumSum(on.cast(first, "i64"), [0]), 1)
+    starts = on.Squeeze(on.NonZero(first), [0])
+    ends = on.Concat(on.Slice(starts, [1], [2**63 - 1], [0]), on.Shape(flat), axis=0)
+    return on.Compress(flat, first), on.Reshape(inverse, on.Shape(x)), on.Sub(ends, starts)
+
+
+def _combinations(on: Writer, x: Value, r: int, with_replacement: bool) -> Value:
+    """Gather of the places of each combination; of pairs for any size, those above the diagonal of a matrix."""
+    size = None if x.type.shape is None else x.type.shape[0]
+    if r == 2 and not isinstance(size, int):
+        count = on.length(x, 0)
+        square = on.Expand(on.graph.constant(np.array(1)), on.Concat(count, count, axis=0))
+        above = on.Trilu(square, on.graph.constant(np.array(int(not with_replacement))))
+        return on.Gather(x, _non_zero(on, above))
+    chosen = (combinations_with_replacement if with_replacement else combinations)(range(on.size(x, 0)), r)
+    return on.Gather(x, on.graph.constant(np.array(list(chosen), np.int64)))
 
 
 def _count_numbers(on: Writer, x: Value, weights: Value | None = None, *, minlength: int) -> Value:
@@ -72,6 +96,10 @@ function("MaskedSelect", "x mask", _masked_select, (MovesData(),), _vector,
          "The elements where the mask is true, in order.")  # fmt: skip
 function("Unique", "x", _unique, (), None, "The different elements in order, the place of each among them, and counts.",
          3, dim=None)  # fmt: skip
+function("UniqueInRow", "x", _unique_in_row, (), None, "Elements that differ from the one before, places, counts.",
+         3)  # fmt: skip
+function("Combinations", "x", _combinations, (MovesData(),), types_if_known, "The combinations of r elements, in rows.",
+         r=2, with_replacement=False)  # fmt: skip
 function("CountNumbers", "x weights?", _count_numbers, (), None, "How often each whole number is there.", minlength=0)
 function("RepeatEach", "x", _repeat_each, (MovesData(),), None, "Every slice along an axis several times in turn.",
          repeats=1, dim=None)  # fmt: skip

@@ -58,16 +58,6 @@ def _roll(on: Writer, x: Value, shifts: Sequence[int], dims: Sequence[int]) -> V
     return x
 
 
-def _broadcast(on: Writer, x: Value, size: Sequence[int]) -> Value:
-    return on.Expand(x, [1 if part == -1 else part for part in size])
-
-
-def _repeat(on: Writer, x: Value, repeats: Sequence[int]) -> Value:
-    missing = len(repeats) - on.rank(x)
-    x = on.Unsqueeze(x, list(range(missing))) if missing else x
-    return on.Tile(x, list(repeats))
-
-
 def _unflatten(on: Writer, x: Value, dim: int, sizes: Sequence[int]) -> Value:
     axis = dim % on.rank(x)
     parts = [on.Shape(x, end=axis)] if axis else []
@@ -105,9 +95,6 @@ function("Index", "x", _index, MOVES, None,
 function("Flip", "x", _flip, MOVES, same_type, "The elements along some axes in reverse.", dims=())
 function("Roll", "x", _roll, MOVES, same_type, "The elements along some axes shifted, the last ones coming first.",
          shifts=(), dims=())  # fmt: skip
-function("BroadcastTo", "x", _broadcast, MOVES, None, "x repeated to this size, where -1 keeps the size of an axis.",
-         size=())  # fmt: skip
-function("Repeat", "x", _repeat, MOVES, None, "x repeated along each axis, new axes in front.", repeats=())
 function("Unflatten", "x", _unflatten, MOVES, None, "One axis split into several.", dim=0, sizes=())
 function("MoveAxes", "x", _move_axes, MOVES, None, "Axes moved to other places, the rest in order.",
          source=(), destination=())  # fmt: skip

@@ -87,6 +87,17 @@ def _matrix_power(on: Writer, x: Value, n: int) -> Value:
     return _matrix_product(on, *[x] * n) if n > 1 else x
 
 
+def _sign_and_log_of_determinant(on: Writer, x: Value) -> Sequence[Value]:
+    determinant = on.Det(x)
+    return on.Sign(determinant), on.Log(on.Abs(determinant))
+
+
+def _norm_except(on: Writer, x: Value, pow: float, dim: int) -> Value:
+    if dim == -1:
+        return norm_of(on, x, pow, None, False)
+    return norm_of(on, x, pow, [axis for axis in range(on.rank(x)) if axis != dim], True)
+
+
 def _distances(on: Writer, a: Value, b: Value, p: float, compute_mode: str) -> Value:
     return norm_of(on, on.Sub(on.Unsqueeze(a, [-2]), on.Unsqueeze(b, [-3])), p, [-1], False)
 
@@ -245,6 +256,9 @@ function("Cross", "a b", _cross, (), types_if_known, "The cross product of vecto
 function("Trace", "x", _trace, (), types_if_known, "The sum of the diagonal of a matrix.")
 function("ChainMatMul", "matrices*", _matrix_product, (), types_if_known, "The product of several matrices.")
 function("MatrixPower", "x", _matrix_power, (), types_if_known, "The product of n times the same matrices.", n=1)
+function("LogDeterminant", "x", lambda on, x: on.Log(on.Det(x)), (), types_if_known, "log(det(x)) of matrices.")
+function("SignAndLogDeterminant", "x", _sign_and_log_of_determinant, (), None, "The sign of det(x), log(|det(x)|).", 2)
+function("NormExcept", "x", _norm_except, (), types_if_known, "The norm over all axes but one.", pow=2, dim=0)
 function("Distances", "a b", _distances, (), types_if_known, "The distance of every row of a to every row of b.",
          p=2.0, compute_mode="use_mm_for_euclid_dist_if_necessary")  # fmt: skip
 function("Distance", "a b", _distance, (), types_if_known, "The norm of the difference.", p=2.0)

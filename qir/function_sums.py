@@ -129,12 +129,18 @@ _RESIZE: dict[str, dict[str, Any]] = {
     "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
     **{name: {"mode": "linear"} for name in ("linear", "bilinear", "trilinear")},
     "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.75},
-}
+    "nearest-exact": {"mode": "nearest", "coordinate_transformation_mode": "half_pixel",
+                      "nearest_mode": "round_prefer_ceil"},
+}  # fmt: skip
 
 
-def _interpolate(on: Writer, x: Value, size: Any, scale_factor: Any, mode: str, align_corners: Any) -> Value:
+def _interpolate(on: Writer, x: Value, size: Any, scale_factor: Any, mode: str, align_corners: Any,
+                 antialias: bool) -> Value:  # fmt: skip
     attrs = dict(_RESIZE[mode])
-    if mode != "nearest":
+    if antialias:
+        attrs |= {"antialias": 1, "exclude_outside": 1, "coordinate_transformation_mode": "half_pixel"}
+        attrs |= {"cubic_coeff_a": -0.5} if mode == "bicubic" else {}
+    elif not mode.startswith("nearest"):
         attrs["coordinate_transformation_mode"] = "align_corners" if align_corners else "pytorch_half_pixel"
     axes = list(range(2, on.rank(x)))
     if size is not None:
@@ -145,7 +151,7 @@ def _interpolate(on: Writer, x: Value, size: Any, scale_factor: Any, mode: str, 
 
 
 function("Interpolate", "x", _interpolate, (), types_if_known, "x at another size: torch's interpolate.",
-         size=None, scale_factor=None, mode="nearest", align_corners=None)  # fmt: skip
+         size=None, scale_factor=None, mode="nearest", align_corners=None, antialias=False)  # fmt: skip
 
 
 def _drop(name: str, doc: str, **attributes: Attribute) -> None:

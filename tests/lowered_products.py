@@ -11,6 +11,7 @@ from tests.lowered_calls import MATRIX, ROW, TRUE, WHOLE, Call, X, Y, call, norm
 
 HOLES = torch.where(X > 1, torch.nan, X)
 SQUARE = normal(4, 4) / 2
+SPD = (normal(2, 4, 4) / 4 + torch.eye(4) * 2)[:, :3, :3]
 ROWS = torch.tensor([[1, 3, 0], [2, 2, 5]])
 OFFSETS = torch.tensor([0, 2, 2])
 PLACES = torch.tensor([0.0, 0.5, 2.0, 2.25])
@@ -41,6 +42,8 @@ PRODUCT_CALLS: dict[str, list[Call]] = {
     **{name: [call(HOLES), call(HOLES, 1), call(HOLES, dim=(0, 2), keepdim=True)] for name in ("nansum", "nanmean")},
     **{name: [call(X), call(X, 1), call(X, (0, 2), keepdim=True), call(X, dim=-1, unbiased=False),
               call(X, dim=1, correction=0)] for name in ("var_mean", "std_mean")},
+    **{name: [call(SQUARE), call(SPD)] for name in ("det", "logdeterminant", "signandlogdeterminant")},
+    "normexcept": [call(X), call(X, 1, 2), call(X, dim=-1)],
     "correlation": [call(MATRIX), call(ROW)],
     "covariance": [call(MATRIX), call(ROW), call(MATRIX, correction=0)],
     "convtbc": [call(normal(7, 2, 4), normal(3, 4, 5), normal(5), 1),

@@ -193,3 +193,20 @@ def test_several_results_are_read_by_name_by_number_and_in_turn(importer: Any) -
     qir.Pipeline.parse("lift-functionals").run(graph)
     assert not [node.op for node in graph.nodes() if node.definition.opaque]
     assert same(emit_torch(graph)(X), Fields()(X))
+
+
+class Questions(nn.Module):
+    """Computes with what it asks about its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = x.dim() - 1
+        y = x.transpose(last, x.ndimension() - 2) * x.element_size()
+        y = y * (torch.is_floating_point(x) + 2 * x.is_signed() - x.is_complex())
+        return y.sum(last) / (x[0].numel() + torch.numel(x[0]) - x[0].nelement())
+
+
+def test_what_the_type_answers_is_a_number() -> None:
+    graph = import_torch(Questions(), [X])
+    assert not [node.op for node in graph.nodes() if node.definition.opaque]
+    qir.Pipeline.parse("lift-functionals").run(graph)
+    assert same(emit_torch(graph)(X), Questions()(X))

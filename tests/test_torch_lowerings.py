@@ -32,7 +32,10 @@ LAYERS = {**lowered_calls.LAYERS, **lowered_functions.FUNCTION_LAYERS, **lowered
           **lowered_windows.WINDOW_LAYERS}  # fmt: skip
 OTHER_ARGUMENTS = (*lowered_calls.OTHER_ARGUMENTS, *lowered_functions.OTHER_FUNCTION_ARGUMENTS,
                    *lowered_windows.OTHER_WINDOW_ARGUMENTS, *lowered_scatter.OTHER_SCATTER_ARGUMENTS)  # fmt: skip
-ELSEWHERE = lowered_calls.ELSEWHERE | lowered_functions.PAIRED_LAYERS | SPELLINGS
+ANSWERS = {"dim", "ndimension", "numel", "nelement", "element_size", "is_floating_point", "is_complex", "is_signed"}
+"""Questions about a tensor, whose answers are numbers: `tests.test_torch_completeness` asks them."""
+ELSEWHERE = {f"Tensor.{name}" for name in ANSWERS} | {getattr(torch, name) for name in ANSWERS if hasattr(torch, name)}
+ELSEWHERE |= lowered_calls.ELSEWHERE | lowered_functions.PAIRED_LAYERS | SPELLINGS
 
 
 def traced(kind: str, target: Any, given: Call, in_place: bool) -> Model:
