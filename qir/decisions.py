@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from qir.errors import QirError
 from qir.facts import computes, is_quantizer
-from qir.flow import Flow, activation_ports, is_float
+from qir.flow import Flow, is_float
 from qir.graph import Graph, Node, Use, Value
 from qir.patterns import matches
 from qir.placement import Grid, Placement, Rule, Settings, Settled, settings
@@ -122,7 +122,7 @@ class Decisions:
             for result in node.results:
                 yield from self._decided(result)
             if node in self.settings:
-                read = [node.operands[port] for port in activation_ports(node)]
+                read = [node.operands[port] for port in self.flow.ports(node)]
                 constants |= dict.fromkeys(value for value in read if value.weight is not None)
         for value in constants:
             yield from self._decided(value)
@@ -209,7 +209,7 @@ class Decisions:
 
     def _activation_uses(self, value: Value) -> list[Use]:
         """The uses of the tensor, by operators that a rule quantizes, as something that flows through the model."""
-        return [use for use in value.uses if use.node in self.settings and use.port in activation_ports(use.node)]
+        return [use for use in value.uses if use.node in self.settings and use.port in self.flow.ports(use.node)]
 
     def wanted(self, value: Value) -> bool:
         """Whether an operator reads the tensor quantized, as it is or moved."""
@@ -241,7 +241,7 @@ class Decisions:
         found = self.settings[node]
         if not found.agrees:
             return found.activation
-        sources = (self.flow.source(node.operands[port]) for port in activation_ports(node))
+        sources = (self.flow.source(node.operands[port]) for port in self.flow.ports(node))
         readers = (self.flow.kernel(use.node) for end in self.flow.ends(node) for use in self.flow.readers(end))
         around = [self.settings[other] for other in (*sources, *readers) if other in self.settings]
         same = all(other.activation.format == found.activation.format for other in around)

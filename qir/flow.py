@@ -33,6 +33,13 @@ class Flow:
         self.group_of = {node: match for match in found for node in match.nodes}
         self.match_of_inner = {value: match for match in found for value in match.inner()}
         self.match_of_end = {match.end: match for match in found}
+        self._ports: dict[Node, list[int]] = {}
+
+    def ports(self, node: Node) -> list[int]:
+        """`activation_ports`, which the graph does not change while it is decided about."""
+        if node not in self._ports:
+            self._ports[node] = activation_ports(node)
+        return self._ports[node]
 
     def writer(self, value: Value) -> Node | None:
         """The node whose settings hold for the value, None for an input or a weight."""

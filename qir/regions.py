@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 import networkx as nx
 
 from qir.costs import Costs, elements
-from qir.flow import Flow, activation_ports
+from qir.flow import Flow
 from qir.graph import Node, Value
 
 INTEGER, FLOAT = "integer", "float"
@@ -56,7 +56,7 @@ def _shown(nanoseconds: float) -> str:
 
 def _sources(flow: Flow, node: Node) -> list[Node | None]:
     """The kernels that the node reads from, None for what enters the graph."""
-    read = (node.operands[port] for port in activation_ports(node))
+    read = (node.operands[port] for port in flow.ports(node))
     return [flow.source(value) for value in read if value.weight is None]
 
 
@@ -71,7 +71,7 @@ def _crossing(flow: Flow, nodes: Iterable[Node]) -> dict[Value, tuple[Node | Non
     """The tensors that the nodes write or read, as kernels write them: who does, and who reads them."""
     values: dict[Value, None] = {}
     for node in nodes:
-        read = (flow.origin(node.operands[port]) for port in activation_ports(node))
+        read = (flow.origin(node.operands[port]) for port in flow.ports(node))
         values |= dict.fromkeys([*(value for value in read if value.weight is None), *flow.ends(node)])
     return {
         value: (flow.writer(value), list(dict.fromkeys(flow.kernel(use.node) for use in flow.readers(value))))
