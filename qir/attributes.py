@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+class Body:
+    """What a graph is as an attribute of a node: the branch of an If, the body of a Loop."""
+
+
 @dataclass(frozen=True)
 class Symbol:
     """A constant of a framework, by its dotted name: `torch.float32`, `torch.channels_last`."""

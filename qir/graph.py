@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import networkx as nx
 import numpy as np
 
+from qir.attributes import Body
 from qir.errors import Loc, QirError
 from qir.infer import result_types
 from qir.ops import OpDef, definition
@@ -182,7 +183,7 @@ def _sorted_by_port(neighbours: Mapping[Any, Iterable[int]]) -> list[Any]:
     return [by_port.get(port) for port in range(max(by_port) + 1)]
 
 
-class Graph:
+class Graph(Body):
     """A function from `inputs` to `outputs`.
 
     `structure` arranges the outputs as the model returns them: a nest of tuples, lists and dicts with the `Port` of an

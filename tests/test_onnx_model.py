@@ -408,6 +408,10 @@ HEAD = '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) '
             ["p (If): r (Add): Add reads at least 2 operands; B is missing"],
         ),
         (
+            HEAD + "{ c = Constant<value = bool {1}>() [p] y = If<then_branch = 1.0, else_branch = 2>(c) }",
+            ["p (If): attribute 'else_branch' of If is of kind GRAPH; 2 is not"],
+        ),
+        (
             HEAD + "{ [p] y = torch.os.system(x) }",
             ["p (torch.os.system): the domain 'torch.os' is not one of ONNX operators"],
         ),
