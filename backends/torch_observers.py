@@ -26,12 +26,13 @@ class _OfTensors:
 
     def _counted(self, rows: Tensor, exponent: np.ndarray) -> np.ndarray:
         """How many values of each row lie in each bin."""
-        first = torch.arange(ZERO_BIN, len(rows) * BINS, BINS, dtype=torch.int32, device=rows.device)[:, None]
+        integers = torch.int16 if len(rows) * BINS < 2**15 else torch.int32
+        first = torch.arange(ZERO_BIN, len(rows) * BINS, BINS, dtype=integers, device=rows.device)[:, None]
         factor = torch.from_numpy(factors(exponent)).to(rows.device)[:, None]
         counts = torch.zeros(len(rows) * BINS, dtype=torch.int64, device=rows.device)
         step = max(1, CHUNK // len(rows)) if rows.device.type == "cpu" else rows.shape[1]
         for part in torch.split(rows, step, dim=1):
-            index = torch.mul(part, factor).ceil_().to(torch.int32).add_(first)
+            index = torch.mul(part, factor).ceil_().to(integers).add_(first)
             counts += torch.bincount(index.reshape(-1), minlength=counts.numel())
         return counts.reshape(-1, BINS).cpu().numpy()
 
