@@ -87,6 +87,11 @@ def _with_more(on: Parts, x: Value, name: str) -> Value:
     return on.Concat(x, *more, axis=1) if more else x
 
 
+def _added_keys(node: Node) -> int:
+    """How many keys the layer has of its own."""
+    return int(node.operand("bias_k") is not None) + int(node.attr("add_zero_attn"))
+
+
 def _heads(on: Parts, x: Value) -> Value:
     """[batch, heads, length, size of a head]."""
     heads = on.node.attr("num_heads")
@@ -106,8 +111,8 @@ def _mask(on: Parts, query: Value, key: Value) -> Value | None:
     if padding is not None:
         found.append(on.Unsqueeze(padding, [1, 2] if on.rank(padding) == 2 else [0, 1, 2]))
     on.needs(all(part.type.dtype is not None for part in found), "the dtype of its mask is not known")
-    added = (node.operand("bias_k") is not None) + node.attr("add_zero_attn")
-    found = [on.Pad(part, [0, added], None, [-1]) for part in found] if added else found
+    more = _added_keys(node)
+    found = [on.Pad(part, [0, more], None, [-1]) for part in found] if more else found
     if len(found) < 2:
         return found[0] if found else None
     if all(part.type.dtype == "bool" for part in found):
@@ -129,7 +134,9 @@ def _types(node: Node) -> Sequence[Type]:
     batch = (query.shape[0 if first else 1],) if batched else ()
     lengths = tuple(shape[-2] if first or not batched else shape[0] for shape in (query.shape, key.shape))
     heads = () if node.attr("average_attn_weights") else (node.attr("num_heads"),)
-    return [query, TensorType(query.dtype, (*batch, *heads, *lengths))][: len(node.results)]
+    more = _added_keys(node)
+    seen = lengths[1] + more if isinstance(lengths[1], int) else None if more else lengths[1]
+    return [query, TensorType(query.dtype, (*batch, *heads, lengths[0], seen))][: len(node.results)]
 
 
 MULTIHEAD_ATTENTION = declare(

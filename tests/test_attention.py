@@ -118,8 +118,8 @@ def test_quantizers_reach_the_products_of_attention() -> None:
             self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
 
         def forward(self, x: Tensor) -> Tensor:
-            q, k, v = self.qkv(x).reshape(2, 5, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
-            return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 5, 16))
+            q, k, v = self.qkv(x).reshape(-1, 5, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
+            return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, 5, 16))
 
     model, x = Model().eval(), normal(2, 5, 16)
     quantized = qir.quantize(model, [x], data=[x, normal(2, 5, 16)])
