@@ -14,6 +14,7 @@ from qir.backends import (  # noqa: F401  (they fill the table of functions)
     torch_onnx_control,
     torch_onnx_norms,
     torch_onnx_picking,
+    torch_onnx_recurrent,
     torch_onnx_resize,
     torch_onnx_shapes,
     torch_onnx_windows,
@@ -26,6 +27,7 @@ from qir.backends.torch_onnx_runtime import OnnxOperator
 from qir.errors import QirError
 from qir.expansions import expansion_of
 from qir.graph import Graph, Node, Value
+from qir.python_numbers import of_numbers
 from qir.types import is_known
 
 Emit = Callable[[Graph], nn.Module]
@@ -50,6 +52,8 @@ def emission_of(node: Node, emit: Emit) -> Emission | None:
     ONNX operator, as the modules of its bodies, or as the simpler operators that ONNX defines it by; else in
     onnxruntime. `emit` makes modules of graphs. Raises QirError when the table refuses what is no ONNX operator.
     """
+    if (compute := of_numbers(node)) is not None:
+        return call(compute, *node.operands)
     if not _is_onnx(node):
         return EMISSIONS[node.op](node) if node.op in EMISSIONS else None
     if computes_in_torch(node):
