@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from onnx import AttributeProto, defs, helper
 
-from qir.attributes import TRAINING
+from qir.attributes import TRAINING, Body
 from qir.encodings import Encoding
 from qir.errors import QirError
 from qir.opaque_calls import traits_of_opaque
@@ -32,8 +32,8 @@ VOCABULARY_OPSET: int = defs.onnx_opset_version()
 
 T = TypeVar("T", bound=Trait)
 KINDS: dict[str, tuple[type, ...]] = {
-    "INT": (bool, int), "FLOAT": (int, float), "STRING": (str,), "TENSOR": (np.ndarray,), "GRAPH": (object,),
-    "INTS": (int,), "FLOATS": (int, float), "STRINGS": (str,), "GRAPHS": (object,), "ENCODING": (Encoding,),
+    "INT": (bool, int), "FLOAT": (int, float), "STRING": (str,), "TENSOR": (np.ndarray,), "GRAPH": (Body,),
+    "INTS": (int,), "FLOATS": (int, float), "STRINGS": (str,), "GRAPHS": (Body,), "ENCODING": (Encoding,),
     "ANY": (object,),
 }  # fmt: skip
 """Which Python types each kind of attribute takes (each element, for the plural kinds)."""
@@ -127,6 +127,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"a {type(value).__name__}"
+
+
 def _typed(op: str, name: str, kind: str, given: Any) -> Any:
     """`value` as an attribute of `kind` is kept. Raises QirError when it is of another type."""
     plural = kind.endswith("S")
@@ -135,16 +140,16 @@ def _typed(op: str, name: str, kind: str, given: Any) -> Any:
     value: Any = given.item() if isinstance(given, np.generic) else given
     fits = isinstance(value, KINDS[kind]) or value is TRAINING
     if plural or not fits:
-        raise QirError(f"attribute {name!r} of {op} is of kind {kind}; {value!r} is not")
+        raise QirError(f"attribute {name!r} of {op} is of kind {kind}; {_shown(value)} is not")
     if kind == "FLOAT":
         return float(value)
     return int(value) if kind == "INT" and value is not TRAINING else value
 
 
 DECLARATIONS = ("qir.composites", "qir.functions", "qir.function_moves", "qir.function_sums", "qir.function_elements",
-                "qir.function_sorts", "qir.function_scatter", "qir.function_shapes", "qir.function_products",
-                "qir.function_windows", "qir.function_counts", "qir.attention", "qir.multihead", "qir.transformer",
-                "qir.recurrent", "qir.integer", "qir.qdq")  # fmt: skip
+                "qir.function_sorts", "qir.function_scatter", "qir.function_shapes", "qir.computed_sizes",
+                "qir.function_products", "qir.function_windows", "qir.function_counts", "qir.attention",
+                "qir.multihead", "qir.transformer", "qir.recurrent", "qir.integer", "qir.qdq")  # fmt: skip
 """The modules that declare the operators outside the ONNX standard."""
 
 ENTRY_POINTS = "qir.operators"
