@@ -72,11 +72,12 @@ def _path(name: str) -> Path:
 
 
 def _document(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
-    """The object in the file over the one that it extends."""
+    """The object in the file over the one that it extends. JSON can spell half a character, which is no text."""
     if path in below:
         raise refusal(path.name, "$.extends", "the config extends itself")
     try:
         found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: _once(path.name, pairs))
+        json.dumps(found, ensure_ascii=False).encode()
     except OSError as error:
         raise QirError(f"can not read {path}: {error.strerror}", stage="config") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
@@ -107,11 +108,11 @@ def _over(under: Any, over: Any) -> Any:
 
 
 def _flags(value: Any) -> Any:
-    """The document with bool for AIMET's strings."""
+    """The document with bool for AIMET's strings; lists hold names."""
     if isinstance(value, dict):
         return {key: _flags(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_flags(item) for item in value]
+        return [item if isinstance(item, str) else _flags(item) for item in value]
     return {"True": True, "False": False}.get(value, value) if isinstance(value, str) else value
 
 

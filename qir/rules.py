@@ -48,7 +48,7 @@ def read_rules(file: str, placement: Placement) -> list[Rule]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise QirError(f"{path.name} is not TOML: {error}", stage="rules") from None
     rules = data.get("rule")
-    if set(data) != {"rule"} or not isinstance(rules, list):
+    if set(data) != {"rule"} or not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
         raise QirError(f"{path.name} holds no rules", stage="rules", help="each rule is a table [[rule]]")
     rank = 1 + max((rule.rank for rule in placement.rules), default=0)
     return [
