@@ -3,8 +3,8 @@
     python -m bench.qat [--device cpu] [--batch 8] [--threads 1] [--repeats 5] [--compiled] [MODEL ...]
 
 Every time is taken in turns with that of the float model in the same run, and the median of the ratios is printed:
-process CPU time on a CPU, which a busy machine disturbs least with one thread, and the clock on a GPU. Tools that are
-not installed are left out. Exits with 1 when qir misses a goal.
+process CPU time on a CPU, which a busy machine disturbs least with one thread, and the clock on a GPU. Simulators are
+built with a dummy input of one sample. Tools that are not installed are left out. Exits with 1 when qir misses a goal.
 """
 
 from __future__ import annotations
@@ -89,15 +89,16 @@ def measured(
     build: Build, model: nn.Module, batches: Sequence[Tensor], clock: Clock, compiled: bool
 ) -> dict[str, float]:
     """All figures of one simulator beside `model`."""
-    example = batches[0]
+    dummy, example = batches[0][:1], batches[0]
     built: list[Simulated] = []
-    times = [clock.seconds(lambda: built.append(build(deepcopy(model).eval(), example, "min-max"))) for _ in range(3)]
+    copies = [deepcopy(model).eval() for _ in range(4)]
+    times = [clock.seconds(lambda copy=copy: built.append(build(copy, dummy, "min-max"))) for copy in copies[:3]]
     simulated, run_float = built[-1], inference(model, batches)
     found = {"quantizers": float(simulated.quantizers), "build s": median(times)}
     found["calibrate"] = clock.ratio(lambda: simulated.calibrate(batches), run_float)
     found["infer"] = clock.ratio(inference(simulated.module, batches), run_float)
     try:
-        other = build(deepcopy(model).eval(), example, "histogram")
+        other = build(copies[3], dummy, "histogram")
         found["histograms"] = clock.ratio(lambda: other.calibrate(batches), run_float)
     except NotImplementedError:
         pass
