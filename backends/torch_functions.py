@@ -22,7 +22,7 @@ FUNCTIONS: dict[str, Any] = {
     "qir.LogAddExp": torch.logaddexp, "qir.XLogY": torch.xlogy, "qir.FloorDiv": torch.floor_divide,
     "qir.Lerp": torch.lerp,
     "qir.AddCMul": torch.addcmul, "qir.AddCDiv": torch.addcdiv, "qir.Flip": torch.flip, "qir.Roll": torch.roll,
-    "qir.BroadcastTo": torch.Tensor.expand, "qir.Repeat": torch.Tensor.repeat, "qir.Unflatten": torch.unflatten,
+    "qir.Unflatten": torch.unflatten,
     "qir.MoveAxes": torch.movedim, "qir.PixelUnshuffle": F.pixel_unshuffle, "qir.ChannelShuffle": F.channel_shuffle,
     "qir.Clone": torch.clone, "qir.Detach": torch.detach, "qir.Variance": torch.var,
     "qir.StandardDeviation": torch.std, "qir.Norm": torch.norm, "qir.Normalize": F.normalize, "qir.Any": torch.any,
@@ -66,14 +66,7 @@ def _function(node: Node) -> Emission:
     return call(FUNCTIONS[node.op], *node.operands, **_attributes(node))
 
 
-emits(*(set(FUNCTIONS) | set(LAYERS)) - {"qir.BroadcastTo", "qir.Repeat"})(_function)
-
-
-@emits("qir.BroadcastTo", "qir.Repeat")
-def repeated(node: Node) -> Emission:
-    """Tensor.expand or Tensor.repeat."""
-    (sizes,) = _attributes(node).values()
-    return call(FUNCTIONS[node.op], node.operands[0], *sizes)
+emits(*(set(FUNCTIONS) | set(LAYERS)))(_function)
 
 
 @emits("qir.Unique")

@@ -42,8 +42,11 @@ def max_unpool(node: Node) -> Emission:
 
 @emits("qir.PowerPool")
 def power_pool(node: Node) -> Emission:
-    """nn.LPPool1d, 2d or 3d."""
+    """nn.LPPool1d, 2d or 3d; for a whole number, which those make a float, F.lp_pool1d, 2d or 3d."""
     norm_type, kernel, stride = (node.attr(name) for name in ("norm_type", "kernel_size", "stride"))
+    if isinstance(norm_type, int):
+        sizes = (kernel[0], stride[0]) if len(kernel) == 1 else (kernel, stride)
+        return call(getattr(F, f"lp_pool{len(kernel)}d"), node.operands[0], norm_type, *sizes)
     if len(kernel) == 1:
         return layer(nn.LPPool1d(norm_type, kernel[0], stride[0]), node.operands[0])
     return layer(_of_rank("LPPool", len(kernel))(norm_type, kernel, stride), node.operands[0])

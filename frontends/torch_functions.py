@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qir.frontends import torch_activations  # noqa: F401  (some spellings below repeat its)
+from qir.frontends.torch_computed import is_computed
 from qir.frontends.torch_lowerings import Builder, Lowering, agreed, known, lowers
 from qir.frontends.torch_tensors import clamp, floordiv, matmul, mul, power, sub
 from qir.graph import Value
@@ -80,7 +81,9 @@ def _whole_or_float(*values: Any) -> None:
 
 @lowers(operator.mod, operator.imod, *spelled("remainder"), "Tensor.__mod__")
 def remainder(build: Builder, input: Any, other: Any) -> Value:
-    """qir.Remainder."""
+    """qir.Remainder, of Python numbers Mod."""
+    if all(is_number(value) or is_computed(value) for value in (input, other)):
+        return build("Mod", input, other)
     _whole_or_float(input, other)
     return build("qir.Remainder", *agreed(build, input, other))
 
@@ -241,7 +244,9 @@ def logit(build: Builder, input: Value, eps: Any = None) -> Value:
 @lowers(*spelled("clone"))
 def clone(build: Builder, input: Value, *, memory_format: Any = torch.preserve_format) -> Value:
     """qir.Clone."""
-    known(memory_format in (None, torch.preserve_format), "another memory format")
+    known(memory_format in (None, torch.preserve_format, torch.contiguous_format), "another memory format")
+    if memory_format is torch.contiguous_format:
+        return build("qir.Contiguous", build("qir.Clone", input))
     return build("qir.Clone", input)
 
 

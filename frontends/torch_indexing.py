@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qir.frontends.torch_functions import is_number, spelled
+from qir.frontends.torch_computed import has_computed_limits, is_computed, part, pattern
+from qir.frontends.torch_functions import spelled
 from qir.frontends.torch_lowerings import Builder, Unlowered, known, lowers
-from qir.frontends.torch_tensors import stack
+from qir.frontends.torch_tensors import reshape, stack
 from qir.graph import Value
 from qir.types import ScalarType, TensorType
 
@@ -47,6 +48,8 @@ def getitem(build: Builder, input: Any, index: Any) -> Value:
     """qir.Index, for whole numbers, slices with known limits, None and Ellipsis; qir.Pick at places in a tensor."""
     items = index if isinstance(index, tuple) else (index,)
     known(_tensor(input), "an item of what may be a list")
+    if has_computed_limits(items):
+        return part(build, input, items)
     if any(isinstance(item, Value) for item in items):
         return _picked(build, input, items)
     known(all(map(_plain, items)) and sum(item is Ellipsis for item in items) <= 1, "an index that is computed")
@@ -94,8 +97,11 @@ def select(build: Builder, input: Value, dim: int, index: int) -> Value:
 @lowers(*spelled("narrow"))
 def narrow(build: Builder, input: Value, dim: int, start: Any, length: Any) -> Value:
     """qir.Index."""
-    known(is_number(start, length) and start >= 0, "a start that is computed or counts from the end")
-    return getitem(build, input, at(dim, slice(start, start + length)))  # type: ignore[no-any-return]
+    known(all(is_computed(item) or isinstance(item, int) for item in (start, length)), "a start that is a tensor")
+    known(not isinstance(start, int) or start >= 0, "a start that counts from the end")
+    computed = isinstance(start, Value) or isinstance(length, Value)
+    end = build("Add", start, length) if computed else start + length
+    return getitem(build, input, at(dim, slice(start, end)))  # type: ignore[no-any-return]
 
 
 def several(build: Builder, input: Value, sizes: Sequence[int], dim: int) -> list[Value]:
@@ -196,15 +202,16 @@ def roll(build: Builder, input: Value, shifts: Any, dims: Any = ()) -> Value:
 def expand(build: Builder, input: Value, *size: Any, implicit: bool = False) -> Value:
     """qir.BroadcastTo."""
     known(not implicit, "an implicit expand")
-    return build("qir.BroadcastTo", input, size=whole(*size))
+    sizes, computed = pattern(*size)
+    return build("qir.BroadcastTo", input, *computed, size=sizes)
 
 
 @lowers("Tensor.repeat", *spelled("tile"))
 def repeat(build: Builder, input: Value, *repeats: Any, dims: Any = None) -> Value:
     """qir.Repeat, with a number for each axis."""
-    counts = whole(*repeats) if dims is None else whole(tuple(dims))
+    counts, computed = pattern(*repeats) if dims is None else pattern(tuple(dims))
     known(input.type.rank is not None and len(counts) >= input.type.rank, "fewer repeats than axes")
-    return build("qir.Repeat", input, repeats=counts)
+    return build("qir.Repeat", input, *computed, repeats=counts)
 
 
 @lowers(*spelled("unflatten"), nn.Unflatten)
@@ -212,6 +219,11 @@ def unflatten(build: Builder, input: Value, dim: Any, sizes: Any = None, unflatt
     """qir.Unflatten."""
     given = sizes if unflattened_size is None else unflattened_size
     known(isinstance(dim, int) and isinstance(given, list | tuple), "axes with names")
+    if any(map(is_computed, given)):
+        known(input.type.rank is not None, "a tensor of unknown rank")
+        sizes = [build("qir.AxisSize", input, axis=axis) for axis in range(input.type.rank or 0)]
+        axis = dim % len(sizes)
+        return reshape(build, input, [*sizes[:axis], *given, *sizes[axis + 1 :]])  # type: ignore[no-any-return]
     return build("qir.Unflatten", input, dim=dim, sizes=whole(tuple(given)))
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from qir.attributes import TRAINING
 from qir.frontends import torch_layers  # noqa: F401  (its convolutions are read below)
 from qir.frontends.torch_activations import in_dtype
+from qir.frontends.torch_computed import is_computed, pattern
 from qir.frontends.torch_functions import floating, is_number
 from qir.frontends.torch_indexing import whole
 from qir.frontends.torch_lowerings import Builder, Lowering, known, lowers, numbers, unless
@@ -189,6 +190,10 @@ _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "ci
 @lowers(F.pad)
 def pad(build: Builder, input: Value, pad: Any, mode: str = "constant", value: Any = None) -> Value:
     """Pad of the last axes."""
+    if isinstance(pad, list | tuple) and any(map(is_computed, pad)):
+        known(mode == "constant" and (value is None or is_number(value)), "computed amounts of a mode")
+        amounts, computed = pattern(*pad)
+        return build("qir.PadBy", input, *computed, pad=amounts, value=float(value or 0))
     flat = whole(tuple(pad) if isinstance(pad, list | tuple) else pad)
     known(len(flat) % 2 == 0 and len(flat) > 0 and mode in _MODES, "an odd number of sizes")
     known(value is None or is_number(value), "a computed value")
@@ -233,6 +238,11 @@ def interpolate(build: Builder, input: Value, size: Any = None, scale_factor: An
     known(mode in ("nearest", "linear", "bilinear", "trilinear", "bicubic", "nearest-exact"),
           f"interpolation of mode {mode} by factors, or without a known rank")  # fmt: skip
     given = size if size is not None else scale_factor
+    if size is not None and any(map(is_computed, size if isinstance(size, list | tuple) else (size,))):
+        known(mode != "nearest-exact" and not antialias and input.type.rank is not None, "a computed size")
+        listed = size if isinstance(size, list | tuple) else (size,) * ((input.type.rank or 0) - 2)
+        sizes, computed = pattern(tuple(listed))
+        return build("qir.ResizeTo", input, *computed, size=sizes, mode=mode, align_corners=align_corners)
     known(is_number(*(given if isinstance(given, list | tuple) else (given,))), "a computed size")
     arranged = [tuple(item) if isinstance(item, list | tuple) else item for item in (size, scale_factor)]
     return build("qir.Interpolate", input, size=arranged[0], scale_factor=arranged[1], mode=mode,

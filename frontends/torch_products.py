@@ -88,7 +88,9 @@ _area("qir.CumulativeTrapezoid", torch.cumulative_trapezoid)
 
 
 @lowers(torch.gradient)
-def gradient(build: Builder, input: Value, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1) -> list[Value]:
+def gradient(
+    build: Builder, input: Value, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1
+) -> tuple[Value, ...]:
     """qir.Gradient for each axis."""
     axes = axes_of(dim)
     known(input.type.rank is not None, "a tensor of unknown rank")
@@ -96,8 +98,10 @@ def gradient(build: Builder, input: Value, *, spacing: Any = 1, dim: Any = None,
     steps = list(spacing) if isinstance(spacing, list | tuple) else [spacing] * len(axes)
     known(is_number(*steps) and len(steps) == len(axes), "places that are no regular grid")
     floating(input)
-    return [build("qir.Gradient", input, spacing=float(step), dim=axis, edge_order=edge_order)
-            for step, axis in zip(steps, axes, strict=True)]  # fmt: skip
+    return tuple(
+        build("qir.Gradient", input, spacing=step, dim=axis, edge_order=edge_order)
+        for step, axis in zip(steps, axes, strict=True)
+    )
 
 
 @lowers(*spelled("diff"))

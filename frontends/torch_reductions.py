@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qir.frontends.torch_computed import DeviceOf
 from qir.frontends.torch_functions import floating, is_number, spelled
 from qir.frontends.torch_indexing import whole
-from qir.frontends.torch_lowerings import DTYPES, Builder, Lowering, known, lowers
+from qir.frontends.torch_lowerings import DTYPES, TORCH_DTYPES, Builder, Lowering, known, lowers
 from qir.graph import Value
 from qir.types import DTYPES as ONNX_DTYPES
 from qir.types import ScalarType
@@ -215,12 +216,24 @@ def _cast(build: Builder, input: Value, dtype: torch.dtype) -> Value:
 
 
 @lowers("Tensor.to", "Tensor.type")
-def to(build: Builder, input: Value, dtype: Any = None, non_blocking: Any = False, copy: Any = False, *,
+def to(build: Builder, input: Value, *given: Any, dtype: Any = None, device: Any = None, layout: Any = None,
+       pin_memory: Any = None, non_blocking: Any = False, copy: Any = False, other: Any = None,
        memory_format: Any = None) -> Value:  # fmt: skip
-    """Cast to a dtype; what also moves to a device stays whole."""
-    known(isinstance(dtype, torch.dtype), "not a cast to a dtype")
-    known(not non_blocking and not copy and memory_format in (None, torch.preserve_format), "more than a cast")
-    return _cast(build, input, dtype)
+    """Cast to a dtype, or qir.OnDevice; to the device and dtype of another tensor, a Cast."""
+    known(not copy and memory_format in (None, torch.preserve_format), "more than a cast")
+    known(layout in (None, torch.strided) and not any(item is True for item in given), "more than a cast")
+    for item in (*given, other):
+        if isinstance(item, torch.dtype):
+            dtype = item
+        elif isinstance(item, torch.device | str | DeviceOf):
+            device = item
+        elif isinstance(item, Value):
+            dtype = TORCH_DTYPES.get(str(item.type.dtype))
+            known(dtype is not None and not isinstance(item.type, ScalarType), "a dtype that is not known")
+    known(dtype is not None or device is not None, "not a cast to a dtype")
+    if isinstance(device, torch.device | str):
+        return build("qir.OnDevice", input, device=str(device), dtype=None if dtype is None else DTYPES[dtype])
+    return build("Identity", input) if dtype is None else _cast(build, input, dtype)
 
 
 def _cast_method(name: str, dtype: torch.dtype) -> None:

@@ -97,7 +97,12 @@ def div(build: Builder, input: Any, other: Any, *, rounding_mode: str | None = N
 
 @lowers(operator.pow, operator.ipow, torch.pow, "Tensor.pow")
 def power(build: Builder, input: Any, exponent: Any) -> Value:
-    """Pow."""
+    """Pow; of whole numbers with a float as exponent, in floats."""
+    base = input.type.dtype if isinstance(input, Value) and not isinstance(input.type, ScalarType) else None
+    if isinstance(exponent, float) and base is not None and base[0] not in "fc" and base != "bf16":
+        input = build("Cast", input, to=ONNX_DTYPES[DTYPES[torch.get_default_dtype()]])
+    if not isinstance(input, Value):
+        known(exponent.type.dtype in (None, "f32"), "a power of a number in another dtype than f32")
     return build("Pow", input, exponent)
 
 
@@ -193,7 +198,8 @@ def stack(build: Builder, tensors: Sequence[Value], dim: int = 0) -> Value:
 @lowers(torch.flatten, "Tensor.flatten", nn.Flatten)
 def flatten(build: Builder, input: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
     """Flatten to a matrix, or a Reshape that joins the last axes."""
-    known(end_dim == -1 and start_dim >= 0, "flatten of axes in the middle")
+    if end_dim != -1 or start_dim < 0:
+        return build("qir.JoinAxes", input, start=start_dim, end=end_dim)
     if start_dim == 1:
         return build("Flatten", input, axis=1)
     return build("Reshape", input, build.indices([0] * start_dim + [-1]))

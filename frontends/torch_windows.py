@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qir.frontends.torch_functions import is_number
+from qir.frontends.torch_functions import floating, is_number
 from qir.frontends.torch_indexing import whole
 from qir.frontends.torch_lowerings import Builder, Lowering, composite, known, lowers, numbers
 from qir.frontends.torch_pooling import max_pool, sizes_of, strides_of
@@ -64,8 +64,9 @@ def _power_pool(rank: int, *spellings: Any) -> None:
     def lowering(build: Builder, input: Value, norm_type: Any, kernel_size: Any, stride: Any = None,
                  ceil_mode: bool = False) -> Value:  # fmt: skip
         known(is_number(norm_type) and not ceil_mode, "windows beyond the edge")
+        floating(input)
         kernel = numbers(kernel_size, rank)
-        return build("qir.PowerPool", input, norm_type=float(norm_type), kernel_size=kernel,
+        return build("qir.PowerPool", input, norm_type=norm_type, kernel_size=kernel,
                      stride=strides_of(stride, kernel))  # fmt: skip
 
     lowering.__name__ = f"lp_pool{rank}d"

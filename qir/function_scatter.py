@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.function_sorts import highest, lowest
-from qir.functions import Writer, function, same_type
+from qir.functions import Writer, floats, floor_div, function, same_type
 from qir.types import NUMPY
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def _scatter_reduce(on: Writer, x: Value, index: Value, src: Value, dim: int, re
     one = on.Expand(_number(on, x, 1), on.Shape(index))
     count = on.Expand(_number(on, x, int(include_self)), on.Shape(x))
     count = on.Max(scattered(count, one, "add"), _number(on, x, 1))
-    return on.Div(scattered(x, src, "add"), count)
+    total = scattered(x, src, "add")
+    return on.Div(total, count) if floats(x) else floor_div(on, total, count)
 
 
 def _along(on: Writer, index: Value, like: Value, dim: int) -> Value:
@@ -139,6 +140,8 @@ def _select_scatter(on: Writer, x: Value, src: Value, dim: int, index: int) -> V
 
 
 def _slice_scatter(on: Writer, x: Value, src: Value, dim: int, start: int | None, end: int | None, step: int) -> Value:
+    if not start and end in (None, 2**63 - 1) and step == 1:
+        return on.Identity(src)
     return _replaced(on, x, src, dim, range(on.size(x, dim))[start:end:step])
 
 

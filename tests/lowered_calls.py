@@ -81,7 +81,7 @@ CALLS: dict[str, list[Call]] = {
     "rsub": [call(X, Y), call(X, 2.5)],
     "mul": [call(X, Y), call(X, 3), call(TRUE, X), call(WHOLE, MATRIX)],
     "div": [call(X, LARGE), call(X, 3), call(X, WHOLE)],
-    "power": [call(X, 2), call(LARGE, 0.5), call(LARGE, Y), call(X, 3)],
+    "power": [call(X, 2), call(LARGE, 0.5), call(LARGE, Y), call(X, 3), call(WHOLE, 0.5), call(WHOLE, 2)],
     "maximum": [call(X, Y), call(MATRIX, WHOLE)],
     "minimum": [call(X, Y)],
     "clamp": [call(X, -0.5, 0.5), call(X, max=0.0), call(X, min=-1), call(WHOLE, 2, 5)],

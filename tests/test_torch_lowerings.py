@@ -115,7 +115,7 @@ def test_every_spelling_is_called() -> None:
     "typed", [pytest.param(False, marks=pytest.mark.slow, id="symbolic"), pytest.param(True, id="typed")]
 )
 def test_emitted_call_is_torchs(model: nn.Module, inputs: list[Tensor], typed: bool) -> None:
-    module = qir.prepare_model(model, example_inputs=inputs if typed else None)
+    module = qir.prepare_model(model, example_inputs=inputs if typed else None, importer="fx")
     assert same(module(*cloned(inputs)), model(*cloned(inputs)))
 
 
