@@ -22,7 +22,7 @@ FAMILY = "attention"
 def scaled_dot_product(graph: Graph, node: Node) -> Sequence[Value]:
     """softmax(query @ key.T * scale + mask) @ value, in the steps and with the rounding of torch's own math kernel.
 
-    Raises QirError where the mask's dtype or, with `is_causal`, a sequence length is not known.
+    Raises QirError where the mask's dtype is not known, or the rank where sizes are computed.
     """
     on = Parts(graph, node)
     query, key, value = node.operands[:3]
@@ -34,17 +34,35 @@ def scaled_dot_product(graph: Graph, node: Node) -> Sequence[Value]:
     scores = attention_scores(on, query, key, node.attr("scale"))
     mask = node.operand("mask")
     if node.attr("is_causal"):
-        mask = on.constant(np.tril(np.ones((on.size(query, -2), on.size(key, -2)), bool)))
+        mask = causal_mask(on, query, key)
     attended: Value = on.MatMul(masked_softmax(on, scores, mask), value)
     return [on.cast(attended, narrow) if narrow else attended]
 
 
+def causal_mask(on: Parts, query: Value, key: Value) -> Value:
+    """Whether a place of the query sees a place of the key: itself and those before."""
+    given = [None if x.type.shape is None else x.type.shape[-2] for x in (query, key)]
+    sizes = [size for size in given if isinstance(size, int)]
+    if len(sizes) == 2:
+        return on.constant(np.tril(np.ones(sizes, bool)))
+    first, step = np.array(0), np.array(1)
+    rows, columns = (on.Range(first, on.Squeeze(on.length(x, -2), [0]), step) for x in (query, key))
+    seen: Value = on.GreaterOrEqual(on.Unsqueeze(rows, [1]), columns)
+    return seen
+
+
 def attention_scores(on: Parts, query: Value, key: Value, scale: float | None) -> Value:
     """query @ key.T * scale, half of the scale on either side; 1 / sqrt of the last axis where it is None."""
-    scale = 1.0 / math.sqrt(on.size(query, -1)) if scale is None else scale
-    root = math.sqrt(abs(scale))
     turned = on.composite("SwapAxes", [key], axis0=-2, axis1=-1)[0]
-    scores: Value = on.MatMul(_scaled(on, query, math.copysign(root, scale)), _scaled(on, turned, root))
+    size = None if query.type.shape is None else query.type.shape[-1]
+    if scale is None and not isinstance(size, int):
+        width = on.cast(on.length(query, -1), query.type.dtype or "f32")
+        root = on.Pow(width, -0.25)
+        computed: Value = on.MatMul(on.Mul(query, root), on.Mul(turned, root))
+        return computed
+    scale = 1.0 / math.sqrt(on.size(query, -1)) if scale is None else scale
+    half = math.sqrt(abs(scale))
+    scores: Value = on.MatMul(_scaled(on, query, math.copysign(half, scale)), _scaled(on, turned, half))
     return scores
 
 

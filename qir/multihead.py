@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from qir.attention import FAMILY, attention_scores, masked_softmax
+from qir.attention import FAMILY, attention_scores, causal_mask, masked_softmax
 from qir.ops import Attribute, OpDef, declare
 from qir.parts import Parts
 from qir.traits import Composed, Stateful
@@ -103,7 +101,7 @@ def _mask(on: Parts, query: Value, key: Value) -> Value | None:
     node, heads = on.node, on.node.attr("num_heads")
     padding, mask = node.operand("key_padding_mask"), node.operand("attn_mask")
     if node.attr("is_causal") and padding is None and not node.attr("need_weights"):
-        return on.constant(np.triu(np.ones((on.size(query, 2), on.size(key, 2)), bool), 1))
+        return on.Not(causal_mask(on, query, key))
     found = []
     if mask is not None:
         sizes = [on.axis(query, 0), heads, on.axis(mask, 1), on.axis(mask, 2)] if on.rank(mask) == 3 else []

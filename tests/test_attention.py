@@ -13,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import qir
 from qir.frontends.torch_fx import import_torch
+from qir.infer import infer_types
+from qir.types import TensorType
 from tests.comparing import same
 from tests.composed import check_in_onnx, decomposed, difference, gradients, imported, traced
 
@@ -97,18 +99,26 @@ def test_dropout_in_inference_stays_opaque() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "options", "reason"),
-    [
-        (None, {}, "where the size of axis -1 is known"),
-        (None, {"scale": 1.0, "attn_mask": SOME}, None),
-        (None, {"scale": 1.0, "is_causal": True}, "where the size of axis -2 is known"),
-    ],
+    ("options", "reason"),
+    [({}, "qir.ScaledDotProductAttention can only be expanded for a known rank"), ({"scale": 1.0}, None)],
 )
-def test_what_is_not_known_stays_whole_for_a_reason(inputs: Any, options: dict[str, Any], reason: str | None) -> None:
-    graph = import_torch(traced(F.scaled_dot_product_attention, (Q, K, V), **options), inputs)
+def test_what_needs_a_rank_stays_whole_for_a_reason(options: dict[str, Any], reason: str | None) -> None:
+    graph = import_torch(traced(F.scaled_dot_product_attention, (Q, K, V), **options), None)
     outcome = qir.Pipeline.parse("decompose").passes[0].run(graph)
-    assert [note.reason.partition("expanded ")[2] for note in outcome.missed] == ([reason] if reason else [])
+    assert [note.reason for note in outcome.missed] == ([reason] if reason else [])
     assert bool(outcome.done) == (reason is None)
+
+
+def test_sizes_may_be_computed() -> None:
+    model = traced(F.scaled_dot_product_attention, (Q, K, V), is_causal=True)
+    graph = import_torch(model, None)
+    for value, shape in zip(graph.inputs, (("n", 4, "l", "e"), ("n", 4, "s", "e"), ("n", 4, "s", "f")), strict=True):
+        value.type = TensorType("f32", shape)
+    infer_types(graph)
+    _, parts = decomposed(graph)
+    for inputs in ((Q, K, V), (normal(1, 4, 3, 5), normal(1, 4, 2, 5), normal(1, 4, 2, 6))):
+        assert difference(parts(*inputs), model(*inputs)) < 2e-6
+        check_in_onnx(graph, inputs, model(*inputs))
 
 
 def test_quantizers_reach_the_products_of_attention() -> None:
