@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor, nn
 
+from qir.backends.torch_places import weight_places
 from qir.backends.torch_quantizers import quantizers_of
 from qir.encodings import Encoding, ProductEncoding
 from qir.errors import QirError
@@ -21,8 +22,9 @@ def snapshot(graph: Graph, module: nn.Module) -> Graph:
     module that was emitted from another graph.
     """
     copy = graph.copy()
+    places = weight_places(copy.nodes(), copy.weights())
     for value in copy.weights():
-        paths = value.weight.paths if value.weight is not None else ()
+        paths = [places[path] for path in value.weight.paths] if value.weight is not None else []
         tensor = next((found for path in paths if (found := _tensor(module, path)) is not None), None)
         if value.weight is not None and tensor is not None:
             read = value.weight.read if isinstance(value.weight.data, Tensor) else _array

@@ -21,6 +21,7 @@ from qir.errors import QirError
 from qir.frontends.onnx_checks import check, standard_opset
 from qir.frontends.onnx_files import read_model
 from qir.frontends.onnx_graph import GraphImporter, Setting
+from qir.frontends.onnx_versions import CONVERTER_ERRORS
 from qir.graph import Graph
 
 
@@ -50,7 +51,7 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     bare.graph.input.extend(onnx.ValueInfoProto(name=t.name) for t in model.graph.initializer if t.name not in given)
     try:
         result = inliner.inline_local_functions(bare, convert_version=True)
-    except (RuntimeError, ValueError) as error:
+    except CONVERTER_ERRORS as error:
         raise QirError(f"the functions of the model can not be inlined: {error}", stage="import") from None
     del result.graph.input[:]
     result.graph.input.extend(model.graph.input)
