@@ -24,6 +24,7 @@ from qir.backends import (  # noqa: F401  (they fill the table)
     torch_movement,
     torch_products,
     torch_reductions,
+    torch_sizes,
     torch_transformer,
     torch_windows,
 )
@@ -32,6 +33,15 @@ from qir.backends.torch_emissions import Emission
 from qir.backends.torch_modules import Call, Constant
 from qir.backends.torch_onnx import emission_of, has_emission
 from qir.backends.torch_onnx_arrays import to_numpy, to_torch
+from qir.backends.torch_parts import (
+    as_tensor,
+    check_sizes,
+    identifier,
+    method_name,
+    put,
+    same_kind,
+)
+from qir.backends.torch_places import attribute, weight_places
 from qir.backends.torch_quantizers import Quantizer, share_grids
 from qir.errors import QirError
 from qir.evaluate import Runner
@@ -90,7 +100,8 @@ class _Emitter:
         self.root = nn.Module()
         self.modules: dict[str, nn.Module] = {"": self.root}
         self.weights = [value for value in weights_in(graph, nodes) if value.weight and value.weight.paths]
-        self.named = {_attribute(path): value for value in self.weights if value.weight for path in value.weight.paths}
+        self.places = weight_places(nodes, self.weights)
+        self.named = {self.places[p]: value for value in self.weights if value.weight for p in value.weight.paths}
         self.fx = fx.Graph()
         self.known: dict[Value, Any] = {}
         self.tensors: dict[Value, torch.Tensor] = {}
@@ -101,10 +112,12 @@ class _Emitter:
 
     def run(self) -> fx.GraphModule:
         """The module."""
-        parameters = Names()
+        parameters = Names(taken=("self",))
         for value in self.graph.inputs:
-            name = _identifier(value.hint)
+            name = identifier(value.hint)
             self.known[value] = self.fx.placeholder(parameters.name(value, f"{name}_" if iskeyword(name) else name))
+        if self.graph.signature is not None:
+            self._check_inputs()
         emissions = [(node, self._emission(node)) for node in self.nodes]
         share_grids((n.attrs["encoding"], e.target) for n, e in emissions if isinstance(e.target, Quantizer))
         for node, emission in sorted(emissions, key=lambda pair: len(pair[0].module or "")):
@@ -118,8 +131,15 @@ class _Emitter:
         if self.graph.signature is not None:
             names, spec = self.graph.signature
             self.fx.set_codegen(_PyTreeCodeGen(_PyTreeInfo(names, spec, None)))
-        module = fx.GraphModule(self.root, self.fx, _identifier(self.graph.name))
+        module = fx.GraphModule(self.root, self.fx, identifier(self.graph.name))
         return module.eval()
+
+    def _check_inputs(self) -> None:
+        """What was recorded for some sizes may compute something else for others."""
+        for value in self.graph.inputs:
+            sizes = tuple(size if isinstance(size, int) else None for size in value.type.shape or ())
+            if any(size is not None for size in sizes):
+                self.fx.call_function(check_sizes, (self.known[value], value.hint, sizes))
 
     # -- layers ------------------------------------------------------------------------------------------------------
 
@@ -158,7 +178,7 @@ class _Emitter:
             if value is not None:
                 part, _, own = name.rpartition(".")
                 persistent = value.weight is None or value.weight.persistent
-                _register(layer.get_submodule(part), own, self._tensor(value), persistent)
+                put(layer.get_submodule(part), own, self._tensor(value), persistent)
         self._set_module(path, layer)
 
     def _path(self, node: Node) -> str:
@@ -166,8 +186,8 @@ class _Emitter:
         if not is_quantizer(node):
             if node.module is None:
                 raise QirError("this call needs a layer", node, help="run lift-functionals")
-            return self.opaque[node.host][0] if node.host in self.opaque else _attribute(node.module)
-        return f"{_identifier(self.names[node.result])}_quantizer" if node.module is None else _attribute(node.module)
+            return self.opaque[node.host][0] if node.host in self.opaque else attribute(node.module)
+        return f"{identifier(self.names[node.result])}_quantizer" if node.module is None else attribute(node.module)
 
     def _set_module(self, path: str, module: nn.Module) -> None:
         if (existing := self._module(path)) is not None:
@@ -200,7 +220,7 @@ class _Emitter:
     def _tensor(self, value: Value) -> Any:
         """The one tensor of a weight."""
         if value not in self.tensors:
-            self.tensors[value] = _as_tensor(value, self.share)
+            self.tensors[value] = as_tensor(value, self.share)
         return self.tensors[value]
 
     def _weight(self, value: Value) -> Any:
@@ -210,7 +230,7 @@ class _Emitter:
         if isinstance(value.type, ScalarType):
             return weight.data
         if value not in self.known:
-            path = _attribute(weight.paths[0]) if weight.paths else f"_constant_{self.constants}"
+            path = self.places[weight.paths[0]] if weight.paths else f"_constant_{self.constants}"
             self.constants += not weight.paths
             if weight.paths and (weight.persistent or self._has(path)):
                 self.known[value] = self.fx.get_attr(path)
@@ -230,17 +250,17 @@ class _Emitter:
         for path, value in self.named.items():
             if value.weight is not None and value.weight.persistent and not self._has(path):
                 parent, _, name = path.rpartition(".")
-                _register(self._container(parent), name, self._tensor(value), True)
+                put(self._container(parent), name, self._tensor(value), True)
                 self.unread.add(path)
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
     def _call(self, node: Node, emission: Emission) -> None:
         args, kwargs = self._resolve(emission.args), self._resolve(emission.kwargs)
-        name = _identifier(self.names[node.result])
+        name = identifier(self.names[node.result])
         if isinstance(emission.target, nn.Module):
             made = self.fx.create_node("call_module", self._path(node), args, kwargs, name)
-        elif (method := _method(emission.target)) is not None:  # written as x.size(), which survives pickling
+        elif (method := method_name(emission.target)) is not None:  # written as x.size(), which survives pickling
             made = self.fx.create_node("call_method", method, args, kwargs, name)
         else:
             made = self.fx.create_node("call_function", emission.target, args, kwargs, name)
@@ -279,67 +299,7 @@ class _Emitter:
                 case tuple() if hasattr(part, "n_fields"):  # torch.return_types
                     return self.fx.call_function(type(part), (tuple(map(arrange, part)),))
                 case tuple() | list():
-                    return _same_kind(part, map(arrange, part))
+                    return same_kind(part, map(arrange, part))
             return part
 
         return arrange(structure)
-
-
-def _same_kind(sequence: Any, items: Any) -> Any:
-    """`items` in a container of the sequence's kind, named tuples included."""
-    return type(sequence)(*items) if hasattr(sequence, "_fields") else type(sequence)(items)
-
-
-def _method(target: Any) -> str | None:
-    """The name of a method of Tensor, None for other functions."""
-    name = getattr(target, "__name__", "")
-    return name if getattr(torch.Tensor, name, None) is target else None
-
-
-def _as_tensor(value: Value, share: bool) -> Any:
-    """The data as a tensor; a numpy array where torch has no such dtype."""
-    weight = value.weight
-    assert weight is not None
-    data = weight.data
-    if isinstance(data, torch.Tensor):
-        tensor = data if share else copied(data)
-        requires_grad = data.requires_grad
-    else:
-        tensor = to_torch(weight.array if share else np.array(weight.array))
-        requires_grad = weight.trainable
-    if weight.trainable and isinstance(tensor, torch.Tensor) and not isinstance(tensor, nn.Parameter):
-        return nn.Parameter(tensor, requires_grad=requires_grad)
-    return tensor
-
-
-def copied(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy. Where torch can, memory is copied when one of the two is first written, and no earlier."""
-    try:
-        return tensor.detach()._lazy_clone()
-    except (RuntimeError, NotImplementedError):  # memory that is not torch's own: numpy's, a file's
-        return tensor.detach().clone()
-
-
-def _register(owner: nn.Module, name: str, tensor: Any, persistent: bool) -> None:
-    if isinstance(tensor, np.ndarray):
-        setattr(owner, name, tensor)
-    elif isinstance(tensor, nn.Parameter):
-        if name in owner._parameters:
-            owner._parameters[name] = tensor
-        else:
-            owner.register_parameter(name, tensor)
-    elif name in owner._parameters:
-        owner._parameters[name] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
-    else:
-        owner.register_buffer(name, tensor, persistent=persistent)
-
-
-def _attribute(path: str) -> str:
-    """`path` as a path of attributes: what fx writes as code may hold no keyword and no empty name."""
-    return ".".join(f"{part}_" if iskeyword(part) or not part else part for part in path.split("."))
-
-
-def _identifier(name: str) -> str:
-    """`name` as Python allows it."""
-    cleaned = "".join(letter if f"_{letter}".isidentifier() else "_" for letter in name)
-    return cleaned if cleaned and not cleaned[0].isdigit() else f"_{cleaned}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.fx.immutable_collections import immutable_dict
 
 from qir.attributes import TRAINING, Port
 from qir.errors import Loc, QirError
@@ -27,6 +29,7 @@ from qir.frontends.torch_calls import (
     views,
     with_training_flag,
 )
+from qir.frontends.torch_examples import ExampleTypes
 from qir.frontends.torch_lowerings import Builder, Unlowered, type_of_tensor
 from qir.frontends.torch_sizes import shape_access
 from qir.frontends.torch_table import lowers, tried
@@ -74,6 +77,7 @@ class _Importer:
     batch: str | None
     whole: Callable[[nn.Module], bool]
     weights: Weights = field(init=False)
+    types: ExampleTypes = field(init=False)
     graph: Graph = field(default_factory=Graph)
     known: dict[fx.Node, Any] = field(default_factory=dict)
     in_order: list[Node] = field(default_factory=list)
@@ -84,6 +88,7 @@ class _Importer:
         """The graph."""
         self.graph.name = re.sub(r"\W", "", type(self.model).__name__) or "main"
         self.weights = Weights.of_module(self.graph, self.model)
+        self.types = ExampleTypes(self.traced, self.example_inputs, self.batch)
         self.position = {node: number for number, node in enumerate(self.traced.graph.nodes)}
         self.layers = {str(node.target) for node in self.traced.graph.nodes if node.op == "call_module"}
         for node in self.traced.graph.nodes:
@@ -109,6 +114,7 @@ class _Importer:
                 self._call_layer(node)
             case _:
                 self._call(node)
+        self.types.tell(node, self.known.get(node))
         if node.meta.get(WITHOUT_GRADIENT) and not all(user.meta.get(WITHOUT_GRADIENT) for user in node.users):
             self.known[node] = self._detached(node, self.known[node])
 
@@ -158,7 +164,7 @@ class _Importer:
                     return same_kind(part, map(arrange, part))
                 case dict():
                     items = {key: arrange(item) for key, item in part.items()}
-                    return items if type(part) is dict else type(part)(items)
+                    return items if type(part) in (dict, immutable_dict) else type(part)(items)
                 case None | bool() | str() | int() | float():
                     return part
             raise QirError(f"the model returns a {type(part).__name__}, which a graph can not", stage="import")
@@ -187,6 +193,9 @@ class _Importer:
         if not node.users and getattr(node.target, "__name__", "").startswith(CHECKS):
             return
         args, kwargs = self._arguments(node)
+        if node.target is operator.getitem and isinstance(args[0], list | tuple):
+            self.known[node] = args[0][args[1]]
+            return
         build = Builder(self.graph, self.weights.of)
         if (shape := shape_access(build, node.target, args)) is not None:
             self._place(build.added, node, self._scope(node))

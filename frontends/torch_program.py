@@ -105,7 +105,7 @@ def quiet() -> Iterator[None]:
 def type_of_example(value: Any) -> Type:
     """The type of a value that torch.export kept: a fake tensor, or a number that may be symbolic."""
     if isinstance(value, torch.Tensor):
-        shape = tuple(size if isinstance(size, int) else _symbol(size) for size in value.shape)
+        shape = tuple(_size(size) for size in value.shape)
         return TensorType(DTYPES.get(value.dtype), shape)
     if isinstance(value, torch.SymInt | int) and not isinstance(value, bool):
         return ScalarType("int")
@@ -116,6 +116,8 @@ def type_of_example(value: Any) -> Type:
     return UNKNOWN
 
 
-def _symbol(size: Any) -> str | None:
+def _size(size: Any) -> int | str | None:
     text = str(size)
+    if text.isdigit():  # a symbol may turn out to be one number
+        return int(text)
     return text if re.fullmatch(r"[A-Za-z]\w*", text) else None

@@ -108,3 +108,63 @@ def test_without_examples_numbers_checks_and_views_are_no_layers() -> None:
     assert {name.rpartition("module_")[2] for name in layers(prepared)} == {"interpolate", "mul", "add", "reshape"}
     x = torch.rand(2, 6, 4, 4)
     assert same(prepared(x), ShapeArithmetic()(x))
+
+
+class Fixed(nn.Module):
+    """Computes otherwise for other sizes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.shape[0] == 3 else x
+
+
+def test_sizes_that_were_fixed_while_exporting_are_checked_in_calls() -> None:
+    x = torch.rand(3, 4)
+    prepared = prepared_by("export", Fixed(), x)
+    with pytest.raises(qir.QirError, match=r"x has the shape \(5, 4\); torch.export recorded the model for \(3, any\)"):
+        prepared(torch.rand(5, 4))
+    assert same(prepared(torch.rand(3, 7) * 0 + 1), torch.full((3, 7), 2.0))
+
+
+class Encoder(nn.Module):
+    """Reads its length, and branches on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places, self.mix = nn.Embedding(10, 8), nn.Embedding(32, 8), nn.Linear(8, 8)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        if ids.shape[1] > 32:
+            raise ValueError("too long")
+        x = self.words(ids) + self.places(torch.arange(ids.shape[1]))
+        scores = x @ self.mix(x).transpose(1, 2)
+        if mask is not None:
+            scores = scores.masked_fill(mask[:, None] == 0, -1e9)
+        return scores.softmax(-1) @ x
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("masked", [False, True])
+def test_batch_and_length_stay_symbolic_in_an_exported_model(batch: int, masked: bool) -> None:
+    def inputs(batch: int, length: int) -> dict[str, Tensor]:
+        mask = {"mask": torch.randint(0, 2, (batch, length))} if masked else {}
+        return {"ids": torch.randint(0, 10, (batch, length)), **mask}
+
+    model = Encoder().eval()
+    prepared = qir.prepare_model(model, example_keywords=inputs(batch, 7))
+    for sizes in ((batch, 7), (5, 7), (3, 20), (1, 4)):
+        given = inputs(*sizes)
+        assert same(prepared(**given), model(**given)), sizes
+
+
+@pytest.mark.slow
+def test_batch_and_length_stay_symbolic_in_a_transformers_encoder() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=50, **sizes)).eval()
+    given = {"input_ids": torch.randint(0, 50, (1, 9)), "attention_mask": torch.ones(1, 9, dtype=torch.long)}
+    prepared = qir.prepare_model(model, example_keywords=given)
+    for batch, length in ((1, 9), (4, 9), (2, 15), (3, 2)):
+        mask = torch.ones(batch, length, dtype=torch.long)
+        mask[:, -1] = 0
+        again = {"input_ids": torch.randint(0, 50, (batch, length)), "attention_mask": mask}
+        assert same(prepared(**again)["last_hidden_state"], model(**again)["last_hidden_state"])
