@@ -11,7 +11,8 @@
 After an operation come its attributes, the types of its results, the `[layer]` it belongs to, `!n` when its order is
 part of its meaning, and the user's lines with the module that they are in. Weights are named by hash; numbers and small
 constants that are read once stand in the operand's place: `Clip %x, 0.0, 6.0`, `Reshape %x, i64[2](1, -1)`. A name that
-holds other characters than letters, digits and `_./-` stands in quotes. `//` begins a comment.
+holds other characters than letters, digits and `_./-` stands in quotes. `//` begins a comment. The bodies of nodes stand
+behind the encodings, as graphs, and attributes name them: `{body=@step}`.
 """
 
 from __future__ import annotations
