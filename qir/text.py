@@ -11,8 +11,8 @@
 After an operation come its attributes, the types of its results, the `[layer]` it belongs to, `!n` when its order is
 part of its meaning, and the user's lines with the module that they are in. Weights are named by hash; numbers and small
 constants that are read once stand in the operand's place: `Clip %x, 0.0, 6.0`, `Reshape %x, i64[2](1, -1)`. A name that
-holds other characters than letters, digits and `_./-` stands in quotes. `//` begins a comment. The bodies of nodes stand
-behind the encodings, as graphs, and attributes name them: `{body=@step}`.
+holds other characters than letters, digits and `_./-` stands in quotes. `//` begins a comment. The bodies of nodes are
+graphs behind the encodings, and attributes name them: `{body=@step}`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from qir.errors import Loc, QirError
 from qir.lexer import OPERATOR, quoted, word
 from qir.literals import number, write_value
 from qir.order import weights_in
-from qir.reader import parse as parse
+from qir.parsing import parse as parse
 from qir.types import NUMPY, ScalarType
 
 if TYPE_CHECKING:
