@@ -3,6 +3,8 @@
     python -m bench.coverage [--zoo FOLDER] [--json FILE] [MODEL ...]
 
 The folder holds `zoo.py` with a dictionary `ZOO` of entries that have `build()`, `inputs(offset)`, `tags` and `source`.
+Times are those of second calls. The column "× alone" is, for a model that torch.fx takes, preparing it without examples
+against `torch.fx.symbolic_trace`; for others, preparing it against `torch.export.export` with sizes that are all fixed.
 Exits with 1 when the outputs of a model that is not tagged `data_dependent` differ.
 """
 
@@ -38,7 +40,10 @@ DATA_DEPENDENT = "data_dependent"
 
 @dataclass
 class Coverage:
-    """What was found for one model. `alone` is the time of the importer's own tracing, without qir."""
+    """What was found for one model. `traced` and `exported` are the times of torch.fx and torch.export without qir.
+
+    All are times of a second call; `without_examples` prepares the model without comparing outputs. 0 is "it fails".
+    """
 
     name: str
     source: str
@@ -49,7 +54,9 @@ class Coverage:
     unrolled: int = 0
     opaque: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
-    alone: float = 0.0
+    without_examples: float = 0.0
+    traced: float = 0.0
+    exported: float = 0.0
     error: str = ""
 
     @property
@@ -60,7 +67,10 @@ class Coverage:
     def row(self) -> list[str]:
         """The cells of the table."""
         left = ", ".join(f"{count} {op.removeprefix('torch.')}" for op, count in self.opaque.items())
-        times = f"{self.seconds / self.alone:.1f}" if self.alone else ""
+        alone, own = (
+            (self.traced, self.without_examples) if self.importer == "torch.fx" else (self.exported, self.seconds)
+        )
+        times = f"{own / alone:.1f}" if alone else ""
         counts = [str(self.lifted), str(self.unrolled)] if self.importer else ["", ""]
         outcome = "equal" if self.equal else "no" if self.fails else "data"
         return [self.name, self.importer, outcome, *counts, f"{self.seconds:.2f}", times, left or self.error]
@@ -71,6 +81,14 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
+
+
+def second(work: Callable[[], Any]) -> float:
+    """How long its second call takes, 0 when it fails."""
+    with suppress(Exception):  # torch.fx takes no arguments that have a default, for example
+        work()
+        return timed(work)[0]
+    return 0.0
 
 
 def output(module: nn.Module, inputs: tuple[Any, dict[str, Any]]) -> Any:
@@ -86,14 +104,17 @@ def measured(entry: Any) -> Coverage:
     found = Coverage(entry.name, entry.source, list(entry.tags))
     model, (args, keywords) = entry.build(), entry.inputs(7)
     try:
-        found.seconds, made = timed(lambda: preparation(model, Examples(args, keywords)))
+        made = preparation(model, Examples(args, keywords))
         _describe(found, made)
-        found.alone = _alone(made.importer, model, args, keywords)
+        found.traced = second(lambda: fx.symbolic_trace(model))
+        found.exported = second(lambda: torch.export.export(model, args, keywords, strict=False))
+        found.without_examples = second(lambda: preparation(model, Examples()))
+        found.seconds, _ = timed(lambda: preparation(model, Examples(args, keywords)))
         fresh = entry.inputs(8)
         found.equal = same(output(model, fresh), output(made.module, fresh))
         found.error = "" if found.equal else "other outputs on fresh inputs"
     except QirError as error:
-        found.error = f"{error.message} ({error.help})" if error.help else error.message
+        found.error = error.message
     except Exception as error:  # of the prepared module, on inputs that differ from those of the import
         found.error = f"{type(error).__name__}: {error}"
     return found
@@ -102,15 +123,6 @@ def measured(entry: Any) -> Coverage:
 def _describe(found: Coverage, made: Preparation) -> None:
     found.importer, found.lifted, found.unrolled = made.importer, len(made.lifted), len(made.unrolled)
     found.opaque = dict(Counter(node.op for node in made.graph.nodes() if node.definition.opaque).most_common())
-
-
-def _alone(importer: str, model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> float:
-    """The time that the framework's own tracing takes, 0 when it fails."""
-    with suppress(Exception):  # it takes no arguments that have a default, for example
-        if importer == "torch.fx":
-            return timed(lambda: fx.symbolic_trace(model))[0]
-        return timed(lambda: torch.export.export(model, args, keywords, strict=False))[0]
-    return 0.0
 
 
 def table(found: Sequence[Coverage]) -> Table:

@@ -68,8 +68,8 @@ def _fixes(model: nn.Module, frames: list[tuple[FrameType, int]], value: str) ->
             yield f"  qir.prepare_model(model, module_classes_to_exclude=[type({module})])"
     code = frames[-1][0].f_code
     if "." not in code.co_qualname:
-        file = Path(code.co_filename).name
-        yield f'  torch.fx.wrap("{code.co_name}")  # in {file}, below the imports: the function stays whole'
+        file = Path(frames[-2 if len(frames) > 1 else -1][0].f_code.co_filename).name
+        yield f'  torch.fx.wrap("{code.co_name}")  # in {file}, which calls it: the function stays whole'
     else:
         yield "  torch.fx.wrap on a function of its own that holds the branch, or torch.cond in its place"
 
