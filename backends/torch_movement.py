@@ -62,14 +62,6 @@ def reshape(node: Node) -> Emission:
     return call(torch.reshape, node.operands[0], tuple(shape))
 
 
-@emits("qir.View")
-def view(node: Node) -> Emission:
-    """torch.reshape to sizes some of which are computed."""
-    x, *sizes = node.operands
-    computed = iter(sizes)
-    return call(torch.reshape, x, tuple(next(computed) if size is None else size for size in node.attr("shape")))
-
-
 @emits("Transpose")
 def transpose(node: Node) -> Emission:
     """torch.permute. Raises QirError when the axes of no matrix are reversed."""

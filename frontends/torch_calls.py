@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from qir.attributes import TRAINING, Port, Symbol
+from qir.frontends.torch_computed import DeviceOf
 from qir.frontends.torch_lowerings import Builder, Lowering, lowers, plain_name
 from qir.frontends.torch_opaque import OPAQUE
 from qir.graph import Node, Value
@@ -164,6 +165,9 @@ def opaque(
                 return template(build.value(argument))
             case Shape():
                 return template(opaque(build, "torch.Tensor.size", [argument.of], {}, None))
+            case DeviceOf(of, device):
+                return template(opaque(build, "torch.builtins.getattr", [of, "device"], {}, getattr) if device is None
+                                else device)  # fmt: skip
             case tuple() | list():
                 return same_kind(argument, map(template, argument))
             case dict():

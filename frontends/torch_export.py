@@ -32,6 +32,7 @@ from qir.frontends.torch_aten import (
 )
 from qir.frontends.torch_callers import Callers
 from qir.frontends.torch_calls import CHECKS, main_node, mark_order, opaque, same_kind
+from qir.frontends.torch_computed import DeviceOf
 from qir.frontends.torch_lowerings import Builder, Unlowered
 from qir.frontends.torch_names import CallNames
 from qir.frontends.torch_program import Recording, export, type_of_example
@@ -84,6 +85,7 @@ class _Importer:
     calls: Mapping[str, Call]
     graph: Graph = field(default_factory=Graph)
     known: dict[fx.Node, Any] = field(default_factory=dict)
+    devices: dict[torch.device, Value] = field(default_factory=dict)
     weights: Weights = field(init=False)
     names: CallNames = field(init=False)
     callers: Callers = field(init=False)
@@ -123,6 +125,8 @@ class _Importer:
         if kind == "USER_INPUT":
             self.known[node] = self.graph.input(node.name, type_of_example(node.meta.get("val")))
             self.names.of_input(node.name)
+            if isinstance(example := node.meta.get("val"), torch.Tensor):
+                self.devices.setdefault(example.device, self.known[node])
             return
         if kind not in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR"):
             raise QirError(f"the model has an input of kind {kind.lower()}, which a graph has not", stage="import")
@@ -150,6 +154,8 @@ class _Importer:
                 return {key: self._resolve(item) for key, item in argument.items()}
             case slice():
                 return slice(*map(self._resolve, (argument.start, argument.stop, argument.step)))
+            case torch.device() if argument in self.devices:
+                return DeviceOf(self.devices[argument], argument)
         return argument
 
     def _call(self, node: fx.Node) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qir.frontends.torch_calls import Shape, opaque
-from qir.frontends.torch_lowerings import Builder
+from qir.frontends.torch_computed import DeviceOf
+from qir.frontends.torch_lowerings import TORCH_DTYPES, Builder
 from qir.graph import Value
 
 
@@ -20,10 +21,12 @@ def shape_access(build: Builder, target: Any, args: Sequence[Any]) -> Any:
         if (target is getattr and args[1] == "ndim") or target in ("dim", "ndimension"):
             unknown = "the number of axes is not known"
             return opaque(build, "Tensor.dim", [of], {}, None, unknown) if of.type.rank is None else of.type.rank
+        if target is getattr and args[1] == "device":
+            return DeviceOf(of)
+        if target is getattr and args[1] == "dtype" and of.type.dtype in TORCH_DTYPES:
+            return TORCH_DTYPES[str(of.type.dtype)]
     if target is operator.getitem and isinstance(of, Shape) and isinstance(args[1], int):
         return _sizes(build, of.of, [args[1]])[0]
-    if target is operator.getitem and isinstance(of, list | tuple):
-        return of[args[1]]
     if target is getattr and isinstance(of, tuple):
         return getattr(of, args[1])
     return None

@@ -12,6 +12,7 @@ from qir.frontends import (  # noqa: F401  (they fill the table)
     torch_attention,
     torch_copies,
     torch_counting,
+    torch_creation,
     torch_einops,
     torch_elements,
     torch_functions,

@@ -14,6 +14,7 @@ from qir.graph import Graph, Node, Value
 from qir.infer import infer_types, promoted_types
 from qir.names import Paths
 from qir.pipeline import Pass
+from qir.python_numbers import known_size
 from qir.rewrite import Miss, Note, Outcome
 from qir.traits import IdentityInInference
 from qir.types import DTYPES, NUMPY, ScalarType
@@ -78,9 +79,11 @@ class LegalizeOnnx(Pass, name="legalize-onnx"):
 
     def replacement(self, node: Node, graph: Graph) -> Sequence[Value] | Miss | None:
         """What the results of the node become; None when it may stay."""
+        if isinstance(node.result.type, ScalarType) and isinstance(number := known_size(node.result), int | float):
+            return [graph.constant(number)]
         if node.definition.trait(IdentityInInference) and not _trains(node):
             return node.operands[:1]
-        if node.op == "Identity" and node.operands[0].node is not None:
+        if node.op == "Identity" and (node.operands[0].node is not None or not node.result.is_output):
             return node.operands[:1]
         if is_quantizer(node) and not node.attrs["encoding"].calibrated:
             return Miss("the quantizer is not calibrated")

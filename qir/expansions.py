@@ -14,7 +14,7 @@ from qir.errors import QirError
 from qir.infer import promoted_types
 from qir.ops import VOCABULARY_OPSET, Expansion
 from qir.proto import attributes_of, node_proto
-from qir.types import to_proto
+from qir.types import refined, to_proto
 
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
@@ -71,6 +71,7 @@ def put_in_place(graph: Graph, node: Node, new: Sequence[Value], paths: Paths) -
             if part.module == node.module:
                 part.module = paths.new(node.module, part.op.rpartition(".")[2].lower())
     for old, value in zip(node.results, new, strict=False):
+        value.type = refined(value.type, old.type)
         graph.replace(old, value)
     graph.erase_dead(node)
     return added

@@ -11,7 +11,7 @@ from onnx import checker, defs, helper, shape_inference
 from qir.errors import QirError
 from qir.ops import VOCABULARY_OPSET
 from qir.traits import Elementwise
-from qir.types import UNKNOWN, Dim, ScalarType, TensorType, Type, from_proto, is_known, to_proto
+from qir.types import UNKNOWN, Dim, ScalarType, TensorType, Type, from_proto, is_known, refined, to_proto
 
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
@@ -52,7 +52,7 @@ def _scalar_type(node: Node) -> ScalarType | None:
         return None
     if not all(value is not None and isinstance(value.type, ScalarType) for value in operands):
         return None
-    if node.definition.schema is not None and "bool" in str(node.definition.schema.outputs[0].type_str):
+    if node.definition.schema is not None and set(node.definition.schema.outputs[0].types) == {"tensor(bool)"}:
         return ScalarType("bool")
     return ScalarType(max((value.type.kind for value in operands), key=_RANK.__getitem__))
 
@@ -201,8 +201,7 @@ def types_by_expansion(node: Node) -> list[Type]:
 
 
 def infer_types(graph: Graph) -> None:
-    """Give every value the type that follows from the inputs' and weights' types now."""
+    """Give every value the type that follows from the inputs' and weights' types now; what none tells stays."""
     for node in graph.nodes():
         for value, type in zip(node.results, result_types(node), strict=True):
-            if type != UNKNOWN:
-                value.type = type
+            value.type = refined(type, value.type)

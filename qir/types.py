@@ -130,6 +130,18 @@ def is_known(type: Type) -> bool:
     return is_known(type.element) if isinstance(type, _Container) else type.dtype is not None
 
 
+def refined(type: Type, other: Type) -> Type:
+    """`type` with what `other`, which is known of the same value, tells besides: its dtype, rank and sizes."""
+    if not isinstance(type, TensorType) or not isinstance(other, TensorType):
+        return other if type == UNKNOWN else type
+    shape = type.shape
+    if shape is None:
+        shape = other.shape
+    elif other.shape is not None and len(other.shape) == len(shape):
+        shape = tuple(size if mine is None else mine for mine, size in zip(shape, other.shape, strict=True))
+    return TensorType(type.dtype or other.dtype, shape)
+
+
 _CONTAINER = re.compile(r"(seq|optional|map)\((?:([a-z]\w*),\s*)?(.*)\)", re.DOTALL)
 _TENSOR = re.compile(r"(\?|[a-z]\w*)\[(.*)\]", re.DOTALL)
 _SYMBOL = re.compile(r"[^\W\d][\w.+*/:()-]*")

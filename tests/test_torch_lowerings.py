@@ -15,7 +15,15 @@ import qir.frontends.torch_fx
 from qir.backends.onnx_qdq import executor
 from qir.frontends.torch_table import lowers
 from qir.verify import verify
-from tests import lowered_calls, lowered_functions, lowered_products, lowered_scatter, lowered_sorting, lowered_windows
+from tests import (
+    lowered_calls,
+    lowered_functions,
+    lowered_products,
+    lowered_scatter,
+    lowered_sizes,
+    lowered_sorting,
+    lowered_windows,
+)
 from tests.comparing import same
 from tests.composed import SPELLINGS
 from tests.lowered_calls import Call
@@ -24,7 +32,7 @@ Model = tuple[nn.Module, list[Tensor]]
 
 CALLS = {**lowered_calls.CALLS, **lowered_functions.FUNCTION_CALLS, **lowered_sorting.SORTING_CALLS,
          **lowered_scatter.SCATTER_CALLS, **lowered_products.PRODUCT_CALLS,
-         **lowered_windows.WINDOW_CALLS}  # fmt: skip
+         **lowered_windows.WINDOW_CALLS, **lowered_sizes.SIZE_CALLS}  # fmt: skip
 SPELLED = {**lowered_calls.SPELLED, **lowered_functions.FUNCTIONS_SPELLED, **lowered_sorting.SORTING_SPELLED,
            **lowered_scatter.SCATTER_SPELLED, **lowered_products.PRODUCT_SPELLED,
            **lowered_windows.WINDOW_SPELLED}  # fmt: skip
