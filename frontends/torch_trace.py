@@ -45,7 +45,7 @@ for _name in ("add", "sub", "mul", "truediv", "pow"):
     _keep_in_place(_name)
 
 
-_OPERATORS = [function for function in vars(operator).values() if callable(function)]
+_OPERATORS = frozenset(function for function in vars(operator).values() if callable(function))
 
 
 def _autocast() -> tuple[bool, ...]:
