@@ -60,7 +60,7 @@ def quantization(
     profile = profile_of(target_name)
     options = " ".join(part for part in (f"target={target_name}", insert) if part)
     before = Pipeline.parse(
-        f"decompose,{PREPARE},fold-batch-norm,legalize-onnx{{opset={profile.opset}}},reduce-mean-to-pool,"
+        f"decompose,{PREPARE},fold-batch-norm,legalize-onnx{{opset={profile.opset}}},infer-shapes,reduce-mean-to-pool,"
         f"insert-quantizers{{{options}}},propagate-encodings,calibrate{{{calibrate}}}"
     )
     *others, last = before.passes
@@ -93,7 +93,7 @@ class Quantized:
     def integer_graph(self) -> Graph:
         """The graph in the integer operators that the target runs."""
         graph = self.qdq_graph()
-        return Pipeline.parse(f"fuse-integer{{target={self.target.name}}},{PREPARE}", graph).run(graph)
+        return Pipeline.parse(f"fuse-integer{{target={self.target.name}}},spell-batch-norm,{PREPARE}", graph).run(graph)
 
     def float_operators(self) -> list[Note]:
         """The operators that the target will compute in float, each with the reason."""

@@ -139,7 +139,8 @@ class _Comparison:
 
         from qir.backends.torch_module import emit_torch
 
-        fused = Pipeline.parse(f"fuse-integer{{target={self.target}}},{PREPARE}", graph).run(graph.copy())
+        passes = f"fuse-integer{{target={self.target}}},spell-batch-norm,{PREPARE}"
+        fused = Pipeline.parse(passes, graph).run(graph.copy())
         with torch.no_grad():
             found = emit_torch(fused)(*(torch.from_numpy(np.ascontiguousarray(array)) for array in feeds))
         return [tensor.numpy() for tensor in ([found] if isinstance(found, torch.Tensor) else found)]

@@ -21,6 +21,7 @@ BUILT_IN = {
     "fold-batch-norm": "qir.passes.fold_batch_norm:FoldBatchNorm",
     "fold-qdq": "qir.passes.fold_qdq:FoldQdq",
     "fuse-integer": "qir.passes.fuse_integer:FuseInteger",
+    "infer-shapes": "qir.passes.infer_shapes:InferShapes",
     "insert-quantizers": "qir.passes.insert_quantizers:InsertQuantizers",
     "legalize-onnx": "qir.passes.legalize_onnx:LegalizeOnnx",
     "lift-functionals": "qir.passes.lift_functionals:LiftFunctionals",
@@ -28,6 +29,7 @@ BUILT_IN = {
     "propagate-encodings": "qir.passes.propagate_encodings:PropagateEncodings",
     "reduce-mean-to-pool": "qir.passes.reduce_mean_to_pool:ReduceMeanToPool",
     "snap-scales": "qir.passes.snap_scales:SnapScales",
+    "spell-batch-norm": "qir.passes.spell_batch_norm:SpellBatchNorm",
     "strip-quantizers": "qir.passes.strip_quantizers:StripQuantizers",
     "unroll-modules": "qir.passes.unroll_modules:UnrollModules",
 }

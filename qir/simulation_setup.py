@@ -30,7 +30,7 @@ def placement(
     if target is None:
         config = json.dumps(str(DEFAULT_CONFIG if config_file is None else config_file))
         options = f"config={config} output_bw={output_bw} param_bw={param_bw} data_type={data_type.name}"
-        return Pipeline.parse(f"{PREPARE},insert-quantizers{{{options}}},propagate-encodings")
+        return Pipeline.parse(f"decompose,{PREPARE},insert-quantizers{{{options}}},propagate-encodings")
     widths = {"output_bw": output_bw, "param_bw": param_bw}
     options = " ".join(f"{name}={bits}" for name, bits in widths.items() if bits != PROFILE_BITS)
     if data_type is QuantizationDataType.float:
