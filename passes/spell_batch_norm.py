@@ -18,14 +18,14 @@ class SpellBatchNorm(Pass, name="spell-batch-norm"):
     Measured for onnxruntime 1.31 on x86, in float32: factor = scale * (1 / sqrt(variance + epsilon)), each step
     rounded; then x * factor, rounded, plus bias - mean * factor. torch rounds the product and the sum together.
 
-        graph @g(%x: f32[1,2]) {
-          %y = BatchNormalization %x, f32[2](2, 2), f32[2](1, 0), f32[2](0, 1), f32[2](3, 3) {epsilon=1.0} : f32[1,2] [bn]
+        graph @g(%x: f32[4,1]) {
+          %y = BatchNormalization %x, f32[1](2), f32[1](1), f32[1](3), f32[1](3) {epsilon=1.0} : f32[4,1] [bn]
           return %y
         }
         -->
-        graph @g(%x: f32[1,2]) {
-          %y = Mul %x, f32[2](1.0, 1.0) : f32[1,2] [bn.mul]
-          %y_1 = Add %y, f32[2](1.0, -1.0) : f32[1,2] [bn.add]
+        graph @g(%x: f32[4,1]) {
+          %y = Mul %x, f32[1](1.0) : f32[4,1] [bn.mul]
+          %y_1 = Add %y, f32[1](-2.0) : f32[4,1] [bn.add]
           return %y_1
         }
     """
