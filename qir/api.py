@@ -61,7 +61,7 @@ def quantization(
     options = " ".join(part for part in (f"target={target_name}", insert) if part)
     before = Pipeline.parse(
         f"decompose,{PREPARE},fold-batch-norm,legalize-onnx{{opset={profile.opset}}},infer-shapes,reduce-mean-to-pool,"
-        f"insert-quantizers{{{options}}},propagate-encodings,calibrate{{{calibrate}}}"
+        f"{PREPARE},insert-quantizers{{{options}}},propagate-encodings,calibrate{{{calibrate}}}"
     )
     *others, last = before.passes
     assert isinstance(last, Calibrate)

@@ -1,0 +1,197 @@
+"""Takes every model of a zoo all the way: prepared, as float ONNX, quantized, simulated, trained for a step, exported.
+
+    python -m bench.zoo_onnx [--zoo FOLDER] [--json FILE] [MODEL ...]
+
+The folder is that of `bench.coverage`. SQNR, in dB over all float outputs, is that of the W8A8 simulator beside the
+model ("simulator"), and of the quantized file in onnxruntime beside the simulator ("onnxruntime"). "Trained" takes one
+step of SGD in a `QuantizationSimModel` under AIMET's default config, after which its loss is finite, and exports it.
+Exits with 1 when a model that can be prepared fails later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import qir
+from qir import Graph, Pipeline
+from qir.backends.onnx_emit import emit_onnx
+from qir.frontends.torch_program import quiet
+from qir.preparation import preparation
+from qir.progress import track
+from qir.same_outputs import Examples
+from qir.simulation import QuantizationSimModel
+
+Arrays = list[np.ndarray]
+
+
+@dataclass
+class Journey:
+    """How far one model came. `failures` has the first line of the error of each stage that failed."""
+
+    name: str
+    importer: str = ""
+    opaque: int = 0
+    untyped: int = 0
+    simulator: float = math.nan
+    onnxruntime: float = math.nan
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def row(self) -> list[str]:
+        """The cells of the table."""
+        stages = ["no" if stage in self.failures else "yes" if self.importer else "" for stage in STAGES]
+        figures = ["" if math.isnan(figure) else f"{figure:.1f}" for figure in (self.simulator, self.onnxruntime)]
+        reason = next(iter(self.failures.values()), "")
+        return [self.name, self.importer, str(self.opaque), str(self.untyped), *stages, *figures, reason]
+
+
+STAGES = ("float ONNX", "quantized", "trained")
+
+
+def tensors(returned: Any) -> list[torch.Tensor]:
+    """The tensors among what a model returns."""
+    return [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
+
+
+def outputs(module: nn.Module, inputs: tuple[Any, Any]) -> Arrays:
+    """What a module returns for copies of the inputs, in evaluation mode."""
+    args, keywords = deepcopy(inputs)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return [leaf.numpy() for leaf in tensors(module.eval()(*args, **keywords))]
+
+
+def run(model: onnx.ModelProto, inputs: Sequence[torch.Tensor]) -> Arrays:
+    """What onnxruntime returns."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = {wanted.name: each.numpy() for wanted, each in zip(session.get_inputs(), inputs, strict=True)}
+    return list(session.run(None, given))
+
+
+def sqnr(expected: Arrays, actual: Arrays) -> float:
+    """10 * log10 of the power of the expected floats over that of the differences, infinite when there are none."""
+    pairs = [(a.astype(float), b.astype(float)) for a, b in zip(expected, actual, strict=True) if a.dtype.kind == "f"]
+    finite = [(a[np.isfinite(a)], b[np.isfinite(a)]) for a, b in pairs]
+    signal, noise = sum(np.sum(a**2) for a, _ in finite), sum(np.sum((a - b) ** 2) for a, b in finite)
+    return float(10 * np.log10(signal / noise)) if noise and signal else math.inf
+
+
+def journey(entry: Any) -> Journey:
+    """Everything about one model."""
+    found = Journey(entry.name)
+    model, inputs = entry.build().eval(), entry.inputs(7)
+    leaves = tensors(inputs)
+    try:
+        with quiet():
+            made = preparation(model, Examples(*inputs))
+    except Exception as error:
+        found.failures["prepared"] = _reason(error)
+        return found
+    graph, found.importer = made.graph, made.importer
+    found.opaque = sum(node.definition.opaque for node in graph.nodes())
+    values = [value for node in graph.nodes() for value in node.results]
+    found.untyped = sum(value.type.dtype is None or value.type.rank is None for value in values)
+    expected = outputs(model, inputs)
+
+    def as_float() -> None:
+        result = run(emit_onnx(Pipeline.parse("legalize-onnx,expand-opaque,legalize-onnx").run(graph.copy())), leaves)
+        closeness = sqnr(expected, result)
+        assert closeness > 60, f"float ONNX differs: {closeness:.1f} dB"
+
+    def quantized() -> None:
+        whole = qir.quantize(graph, data=[[leaf.numpy() for leaf in leaves]])
+        simulated = outputs(whole.simulator(), inputs)
+        found.simulator = sqnr(expected, simulated)
+        found.onnxruntime = sqnr(simulated, run(whole.onnx(), leaves))
+
+    for stage, work in zip(STAGES, (as_float, quantized, lambda: trained(graph, inputs)), strict=True):
+        _attempt(found, stage, work)
+    return found
+
+
+def trained(graph: Graph, inputs: tuple[Any, Any]) -> None:
+    """Calibrate a simulator, take a step of SGD, export it."""
+    args, keywords = inputs
+    simulator = QuantizationSimModel(graph, keywords or args)
+    simulator.compute_encodings(lambda model, _: model(*deepcopy(args), **deepcopy(keywords)))
+    weights = [weight for weight in simulator.model.parameters() if weight.requires_grad]
+    losses = [leaf.square().mean() for leaf in tensors(simulator.model(*deepcopy(args), **deepcopy(keywords)))
+              if leaf.requires_grad]  # fmt: skip
+    assert losses or not weights, "no output has a gradient"
+    if losses and weights:
+        sum(losses).backward()  # type: ignore[union-attr]
+        torch.optim.SGD(weights, 1e-6).step()
+    assert all(bool(weight.isfinite().all()) for weight in weights), "a weight is not finite after a step"
+    with TemporaryDirectory() as folder:
+        simulator.export(folder, "model")
+
+
+def _attempt(found: Journey, stage: str, work: Callable[[], None]) -> None:
+    try:
+        with quiet():
+            work()
+    except Exception as error:  # of qir, of onnxruntime, of the model on its way
+        found.failures[stage] = f"{stage}: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def table(found: Sequence[Journey]) -> Table:
+    """One row for every model."""
+    made = Table("model", "importer", "opaque", "untyped", *STAGES, "simulator", "onnxruntime", "why not",
+                 title="models on their way to ONNX")  # fmt: skip
+    for each in found:
+        made.add_row(*each.row())
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; 1 when a prepared model fails later."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="all of them unless stated")
+    parser.add_argument("--zoo", type=Path, default=Path("../shared/zoo"), help="the folder with zoo.py")
+    parser.add_argument("--json", type=Path, help="where to write the rows as JSON")
+    given = parser.parse_args(arguments)
+    if not (given.zoo / "zoo.py").is_file():
+        parser.error(f"there is no zoo.py in {given.zoo}")
+    sys.path.insert(0, str(given.zoo))
+    zoo = import_module("zoo").ZOO
+    if unknown := set(given.models) - set(zoo):
+        parser.error(f"no model is called {', '.join(sorted(unknown))}")
+    onnxruntime.set_default_logger_severity(4)
+    found = []
+    for name in track(given.models or list(zoo), "models"):
+        found.append(journey(zoo[name]))
+        print(" | ".join(found[-1].row()), flush=True)
+        if given.json:
+            given.json.write_text(json.dumps([asdict(each) for each in found], indent=1))
+    Console(width=200).print(table(found))
+    prepared = [each for each in found if each.importer]
+    failed = sum(bool(each.failures) for each in prepared)
+    counts = ", ".join(f"{stage}: {sum(stage not in each.failures for each in prepared)}" for stage in STAGES)
+    print(f"{len(prepared)} of {len(found)} models are prepared; of these {counts}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
