@@ -20,6 +20,13 @@ def untouched(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
     held = {path: module._buffers.copy() for path, module in modules.items()}
     buffers = {path: (buffer, buffer.detach().clone(), buffer._version) for path, buffer in model.named_buffers()}
 
+    caches = [
+        (value, value.copy())
+        for kept in attributes.values()
+        for name, value in kept.items()
+        if type(value) is dict and not name.startswith("_")
+    ]
+
     def changed() -> list[str]:
         found = [path for path, (buffer, _, version) in buffers.items() if buffer._version != version]
         for path, module in modules.items():
@@ -38,6 +45,9 @@ def untouched(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
             vars(module).update(attributes[path])
             module._buffers.clear()
             module._buffers.update(held[path])
+        for cache, kept in caches:
+            cache.clear()
+            cache.update(kept)
         for buffer, before, version in buffers.values():
             if buffer._version != version:
                 with torch.no_grad():
