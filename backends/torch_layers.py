@@ -41,8 +41,8 @@ def conv(node: Node) -> Emission:
         return layer(module, x, weight, *bias)
     kind: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
     sizes = (shape[1] * groups, shape[0], shape[2:])
-    module = blank(kind, *sizes, groups=groups, bias=bool(bias), **options)
-    return layer(module, x, weight=weight, bias=bias[0] if bias else None)
+    own = blank(kind, *sizes, groups=groups, bias=bool(bias), **options)
+    return layer(own, x, weight=weight, bias=bias[0] if bias else None)
 
 
 @emits("qir.Linear")
