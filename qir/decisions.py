@@ -9,6 +9,7 @@ from qir.errors import QirError
 from qir.facts import computes, is_quantizer
 from qir.flow import Flow, is_float
 from qir.graph import Graph, Node, Use, Value
+from qir.infinities import infinite_values
 from qir.patterns import matches
 from qir.placement import Grid, Placement, Rule, Settings, Settled, settings
 from qir.regions import slower_on_integers
@@ -62,6 +63,7 @@ class Decisions:
             self._leave(slower_on_integers(self.flow, self.placement.costs))
         self.everywhere: set[Value] = set()
         self._wanted: dict[Value, bool] = {}
+        self.infinite = infinite_values(self.nodes)
 
     def _leave(self, reasons: dict[Node, str]) -> None:
         """Take the settings of these nodes back."""
@@ -139,6 +141,8 @@ class Decisions:
         inner, own = self.flow.match_of_inner.get(value), self._own_rule(value)
         if inner is not None:
             yield Tensor(value, f"it is inside of {inner}, which one kernel computes ({inner.group.source})")
+        elif value in self.infinite:
+            yield Tensor(value, "it holds infinities, which no grid has")
         elif own is not None and own.off is not None:
             yield Tensor(value, f"{own.off} ({own.source})")
         else:
