@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
-from functools import reduce
 from typing import Any
-
-import torch
 
 from qir.attributes import Port, Symbol, TrainingMode
 from qir.backends.torch_emissions import Emission
-from qir.errors import QirError
+from qir.backends.torch_named import check_attribute, framework_object
 from qir.graph import Node, Value
 
 
@@ -37,7 +33,12 @@ def opaque_call(node: Node) -> Emission:
         return operands[part.index] if isinstance(part, Port) else part
 
     args, kwargs = (map_nested(node.attrs.get(name, empty), fill) for name, empty in (("args", ()), ("kwargs", {})))
-    return Emission(framework_object(node.op) if node.host is None else node.host, args, kwargs)
+    if node.host is not None:
+        return Emission(node.host, args, kwargs)
+    target = framework_object(node.op)
+    if target is getattr:
+        check_attribute(args[1] if len(args) > 1 else None)
+    return Emission(target, args, kwargs)
 
 
 def resolved(part: Any, known: Mapping[Value, Any]) -> Any:
@@ -54,14 +55,3 @@ def resolved(part: Any, known: Mapping[Value, Any]) -> Any:
         return part
 
     return map_nested(part, leaf)
-
-
-def framework_object(name: str) -> Any:
-    """What a dotted name that begins with `torch`, or the name of a device, stands for. Raises QirError for others."""
-    if name.startswith(("cpu", "cuda", "meta", "mps")):
-        return torch.device(name)
-    _, *parts = name.split(".")
-    try:
-        return getattr(operator, parts[1]) if parts[:1] == ["_operator"] else reduce(getattr, parts, torch)
-    except (AttributeError, IndexError):
-        raise QirError(f"torch has no {name!r}", stage="emit torch") from None

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from qir.backends.torch_calls import framework_object
 from qir.backends.torch_grids import Grid
 from qir.backends.torch_module import emit_torch
+from qir.backends.torch_named import framework_object
 from qir.backends.torch_quantizers import Quantizer, quantizers_of
 from qir.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from qir.encodings import ProductEncoding

@@ -28,9 +28,10 @@ from qir.backends import (  # noqa: F401  (they fill the table)
     torch_transformer,
     torch_windows,
 )
-from qir.backends.torch_calls import framework_object, map_nested, opaque_call
+from qir.backends.torch_calls import map_nested, opaque_call
 from qir.backends.torch_emissions import Emission
 from qir.backends.torch_modules import Call, Constant
+from qir.backends.torch_named import framework_object
 from qir.backends.torch_onnx import emission_of, has_emission
 from qir.backends.torch_onnx_arrays import to_numpy, to_torch
 from qir.backends.torch_parts import (
