@@ -146,3 +146,23 @@ class Places(nn.Module):
 def test_an_example_run_that_needs_data_is_made_with_data() -> None:
     graph = import_torch(Places(), [torch.ones(2, 3)])
     assert str(graph.outputs[0].type) == "f32[?,?]"
+
+
+class PaddedConvolution(nn.Module):
+    """A padded image in a convolution, whose layout onnxruntime chooses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(5, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.convolution(F.pad(x, (0, 1, 0, 1))))
+
+
+def test_a_padded_image_runs_in_the_layout_of_the_runtime() -> None:
+    quantized = qir.quantize(PaddedConvolution().eval(), data=[image(2).numpy()])
+    model = quantized.onnx()
+    assert [len(node.input) for node in model.graph.node if node.op_type == "Pad"] == [3]
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (result,) = session.run(None, {session.get_inputs()[0].name: image(2).numpy()})
+    np.testing.assert_array_equal(result, quantized.simulator("integer")(image(2)).numpy())
