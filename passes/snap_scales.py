@@ -44,7 +44,8 @@ class SnapScales(Pass, name="snap-scales"):
 
     def run(self, graph: Graph) -> Outcome:
         """Snap every encoding, and say which scales can not be chosen freely."""
-        outcome, snapped = Outcome(), {}
+        outcome = Outcome()
+        snapped: dict[Encoding, Encoding] = {}
         for node in quantizers(graph):
             encoding = node.attrs["encoding"]
             if isinstance(encoding, LowPowerEncoding | FloatEncoding):

@@ -108,9 +108,8 @@ def batches(text: str, size: int | None = None) -> Iterable[Batch]:
 def _from_files(path: Path, size: int | None) -> Iterator[Batch]:
     for file in batch_files(path):
         loaded = load_batch(file)
-        arrays = (
-            list(loaded.values()) if isinstance(loaded, Mapping) else loaded if isinstance(loaded, list) else [loaded]
-        )
+        names = list(loaded) if isinstance(loaded, Mapping) else None
+        arrays = _arrays(loaded)
         sizes = {array.shape[0] if array.ndim else 0 for array in arrays}
         if len(sizes) != 1 or 0 in sizes:
             raise QirError(f"the arrays in {file} do not hold the same number of samples", stage="calibrate",
@@ -118,7 +117,13 @@ def _from_files(path: Path, size: int | None) -> Iterator[Batch]:
         step, count = size or BATCH, sizes.pop()
         for start in range(0, count - (count % step if size else 0), step):
             parts = [array[start : start + step] for array in arrays]
-            yield dict(zip(loaded, parts, strict=True)) if isinstance(loaded, Mapping) else parts
+            yield parts if names is None else dict(zip(names, parts, strict=True))
+
+
+def _arrays(loaded: Batch) -> list[np.ndarray]:
+    if isinstance(loaded, np.ndarray):
+        return [loaded]
+    return list(loaded.values() if isinstance(loaded, Mapping) else loaded)
 
 
 def _called(text: str) -> Any:
