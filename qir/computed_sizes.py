@@ -112,8 +112,8 @@ def _part_type(node: Node) -> Sequence[Type]:
     sizes, axis = list(x.type.shape), node.attr("axis")
     bounds = [None if limit is None else known_size(limit) for limit in limits]
     known = all(limit is None or isinstance(bound, int) for limit, bound in zip(limits, bounds, strict=True))
-    whole, start, stop = sizes[axis], *(*bounds, None)[:2]
-    sizes[axis] = len(range(whole)[slice(start, stop, node.attr("step"))]) if known and isinstance(whole, int) else None
+    whole, (start, stop) = sizes[axis], [bound if isinstance(bound, int) else None for bound in (*bounds, None)[:2]]
+    sizes[axis] = len(range(whole)[start : stop : node.attr("step")]) if known and isinstance(whole, int) else None
     return [TensorType(x.type.dtype, tuple(sizes))]
 
 
