@@ -126,17 +126,16 @@ def _pad(on: Writer, x: Value, *amounts: Value, pad: Pattern, value: float) -> V
     return on.Pad(x, vector(on, ordered), number, axes)
 
 
-def _filled(on: Writer, like: Value | None, *sizes: Value, shape: Pattern, value: Any, dtype: str) -> Value:
+def _filled(on: Writer, like: Value | None = None, *sizes: Value, shape: Pattern, value: Any, dtype: str) -> Value:
     number = on.graph.constant(np.array(value, NUMPY[dtype]))
     return on.Expand(number, vector(on, filled_in(shape, sizes)))
 
 
 def _filled_type(node: Node) -> Sequence[Type]:
-    _, *sizes = node.operands
-    return [TensorType(node.attr("dtype"), tuple(_sizes(node.attr("shape"), sizes)))]
+    return [TensorType(node.attr("dtype"), tuple(_sizes(node.attr("shape"), node.operands[1:])))]
 
 
-def _count(on: Writer, like: Value | None, *numbers: Value, limits: Pattern, dtype: str) -> Value:
+def _count(on: Writer, like: Value | None = None, *numbers: Value, limits: Pattern, dtype: str) -> Value:
     """Range in i64 for whole numbers, else in the dtype of the result."""
     parts = filled_in(limits, numbers)
     known = [part if isinstance(part, int | float) else known_size(part) for part in parts]
