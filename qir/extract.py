@@ -39,7 +39,7 @@ def part(graph: Graph, results: list[Value], frontier: Container[Value]) -> tupl
         operands = [twin(value) for value in node.operands]
         copy = made.add(node.op, operands, node.attrs, module=node.module, locs=node.locs,
                         types=[value.type for value in node.results])  # fmt: skip
-        copy.order, copy.host = node.order, node.host
+        copy.order, copy.host, copy.why_opaque = node.order, node.host, node.why_opaque
         for value, own in zip(node.results, copy.results, strict=True):
             own.hint = value.hint
             if value not in frontier or value in results:
