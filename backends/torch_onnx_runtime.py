@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 from qir.backends.onnx_opsets import fitting_opsets, lowest_ir_version
 from qir.backends.torch_onnx_arrays import to_numpy, to_torch
 from qir.errors import QirError
 from qir.graph import Node
 from qir.infer import promoted_types
+from qir.onnx_reference import evaluator
 from qir.ops import VOCABULARY_OPSET
 from qir.proto import node_proto, within
 from qir.types import NUMPY, ScalarType, to_proto, type_of
@@ -74,11 +74,11 @@ class OnnxOperator:
             for opset in self.opsets:
                 if run := _session(self._model(opset, feeds), feeds):
                     return run
-        evaluator = ReferenceEvaluator(self._model(VOCABULARY_OPSET, feeds))
+        running = evaluator(self._model(VOCABULARY_OPSET, feeds))
 
         def reference(feeds: dict[str, Any]) -> list[Any]:
             try:
-                return list(evaluator.run(None, feeds))
+                return list(running.run(None, feeds))
             except Exception as error:  # whatever the reference implementation of an operator raises
                 raise QirError(f"neither onnxruntime nor onnx.reference runs this {self.op}: {error}") from error
 

@@ -146,9 +146,12 @@ class _Comparison:
         return [tensor.numpy() for tensor in ([found] if isinstance(found, torch.Tensor) else found)]
 
     def _reference(self) -> list[np.ndarray]:
-        from onnx.reference import ReferenceEvaluator
+        from qir.onnx_reference import evaluator
 
-        return [np.asarray(array) for array in ReferenceEvaluator(self.model).run(None, dict(self.inputs))]
+        try:
+            return [np.asarray(array) for array in evaluator(self.model).run(None, dict(self.inputs))]
+        except Exception as error:  # whatever the reference implementation of an operator raises
+            raise QirError(f"onnx.reference can not run the model: {error}", stage="certify") from error
 
     def _stepwise(self) -> Iterator[Difference]:
         """Every quantized tensor from the runtime's own values of the tensors before it."""

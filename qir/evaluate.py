@@ -98,7 +98,7 @@ def _type_of(array: Any) -> TensorType:
 
 
 def _by_onnx(node: Node, operands: Sequence[Any]) -> Sequence[Any]:
-    from onnx.reference import ReferenceEvaluator
+    from qir.onnx_reference import evaluator
 
     names = ["" if operand is None else f"i{port}" for port, operand in enumerate(operands)]
     feeds: dict[str, Any] = {}
@@ -118,6 +118,6 @@ def _by_onnx(node: Node, operands: Sequence[Any]) -> Sequence[Any]:
     )
     model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", VOCABULARY_OPSET)])
     try:
-        return list(ReferenceEvaluator(model).run(None, feeds))
+        return list(evaluator(model).run(None, feeds))
     except Exception as error:  # whatever the reference implementation of an operator raises is about this node
         raise QirError(f"onnx.reference can not run this node: {error}", node) from error

@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from qir import Graph, Loc, QirError, Value
 from qir.attributes import TRAINING
+from qir.backends.onnx_qdq import executor
 from qir.encodings import Encoding
 from qir.evaluate import evaluate, reference
 from qir.proto import model_proto
@@ -56,13 +57,17 @@ def test_node_by_node_is_the_whole_model_at_once(graph: Graph) -> None:
         np.testing.assert_array_equal(result, found[value])
 
 
-def run(op: str, operands: list[Any], attrs: dict[str, Any] | None = None, x: np.ndarray = X) -> np.ndarray:
+def single(op: str, operands: list[Any], attrs: dict[str, Any] | None, x: np.ndarray) -> Graph:
     """The first result of one operator; `operands` follow the input x."""
     graph = Graph()
     data = graph.input("x", TensorType("f32", x.shape))
     given = [None if item is None else graph.constant(item) for item in operands]
     graph.outputs = graph.add(op, [data, *given], attrs).results[:1]
-    return np.asarray(evaluate(graph, [x])[0])
+    return graph
+
+
+def run(op: str, operands: list[Any], attrs: dict[str, Any] | None = None, x: np.ndarray = X) -> np.ndarray:
+    return np.asarray(evaluate(single(op, operands, attrs, x), [x])[0])
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (3, 2, 4), (4,)])
@@ -98,6 +103,15 @@ def test_a_quantizer_of_a_weight_rounds_it_too() -> None:
 
 def test_before_calibration_a_quantizer_changes_nothing() -> None:
     np.testing.assert_array_equal(run("qir.Quantize", [], {"encoding": Encoding("u8")}), X)
+
+
+@pytest.mark.parametrize(("axis", "rows", "columns"), [(1, 3, 7), (-1, 2, 150), (0, 5, 90)])
+def test_elements_are_gathered_along_an_axis_of_any_size(axis: int, rows: int, columns: int) -> None:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((3, 100)).astype(np.float32)
+    indices = random.integers(-x.shape[axis], x.shape[axis], (rows, columns))
+    graph = single("GatherElements", [indices], {"axis": axis}, x)
+    np.testing.assert_array_equal(evaluate(graph, [x])[0], executor(graph)([x])[0])
 
 
 def test_a_number_takes_the_dtype_of_the_tensor() -> None:

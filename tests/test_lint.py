@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
@@ -134,3 +135,14 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
     model = quantized(example).onnx()
     with pytest.raises(QirError, match="the model's inputs are"):
         certify(model, TARGET, {"nothing": np.zeros(1, np.float32)})
+
+
+def test_a_model_that_the_reference_can_not_run_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluator(model: Any) -> Any:
+        raise NotImplementedError("Relu")
+
+    monkeypatch.setattr("qir.onnx_reference.evaluator", evaluator)
+    example = SMALL["called_twice"]
+    model = quantized(example).onnx()
+    with pytest.raises(QirError, match="onnx.reference can not run the model: Relu"):
+        certify(model, TARGET, feeds(example, model, 2))
