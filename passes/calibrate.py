@@ -20,10 +20,9 @@ from qir.observers import MinMax
 from qir.observing import Watch, look, observed_by
 from qir.pipeline import Pass
 from qir.progress import track
-from qir.quantizers import is_fixed, quantizers, replace_encodings
+from qir.quantizers import is_fixed, quantizers, replace_encodings, within_clamps
 from qir.range_search import MethodName
 from qir.rewrite import Note, Outcome
-from qir.traits import Clamps
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Calibrate(Pass, name="calibrate"):
         if moving:
             self._observe(graph, groups, moving)
         new = {
-            encoding: _within_clamps(calibration.fit(moving[encoding]), nodes) if encoding in moving
+            encoding: within_clamps(calibration.fit(moving[encoding]), nodes) if encoding in moving
             else calibration.fit_weights(encoding, [_checked(node) for node in nodes])
             for encoding, nodes in groups.items()
         }  # fmt: skip
@@ -144,16 +143,6 @@ def _checked(node: Node) -> np.ndarray:
     array: np.ndarray = node.operands[0].array
     look(MinMax(node.attrs["encoding"]), node, array)
     return array
-
-
-def _within_clamps(encoding: Encoding, nodes: Sequence[Node]) -> Encoding:
-    """The encoding, ended within the limits of the clamps before its quantizers."""
-    for node in nodes:
-        clamp = node.operands[0].node
-        trait = None if clamp is None else clamp.definition.trait(Clamps)
-        if trait is not None and clamp is not None and (limits := trait.range(clamp)) is not None:
-            encoding = encoding.within(*limits)
-    return encoding
 
 
 def _scale(encoding: Encoding) -> str:

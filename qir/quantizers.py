@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from qir.encodings import Encoding, ProductEncoding
 from qir.facts import is_quantizer
 from qir.graph import Graph, Node, Value
+from qir.traits import Clamps
 
 
 def quantizers(graph: Graph) -> list[Node]:
@@ -38,3 +39,13 @@ def replace_encodings(graph: Graph, new: Mapping[Encoding, Encoding]) -> None:
             node.attrs["encoding"] = products[old]
         else:
             node.attrs["encoding"] = new.get(old, old)
+
+
+def within_clamps(encoding: Encoding, nodes: Sequence[Node]) -> Encoding:
+    """The encoding, ended within the limits of the clamps before its quantizers."""
+    for node in nodes:
+        clamp = node.operands[0].node
+        trait = None if clamp is None else clamp.definition.trait(Clamps)
+        if trait is not None and clamp is not None and (limits := trait.range(clamp)) is not None:
+            encoding = encoding.within(*limits)
+    return encoding

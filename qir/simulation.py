@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from qir.api import Quantized
-from qir.encodings import ProductEncoding
+from qir.encodings import Encoding, ProductEncoding
 from qir.encodings_apply import Applied, apply_encodings, encodings_of, torch_encodings
 from qir.encodings_file import EncodingsFile, encodings_document, read_encodings, write_document
 from qir.errors import QirError
-from qir.graph import Graph
+from qir.graph import Graph, Node
 from qir.placements import DEFAULT_TARGET
 from qir.progress import track
-from qir.quantizers import is_fixed, quantizers
+from qir.quantizers import is_fixed, quantizers, within_clamps
 from qir.schemes import QuantizationDataType, QuantScheme
 from qir.simulated_layers import SimulatedLayer, layers_of, table_of
 from qir.simulation_export import export_simulation
@@ -89,8 +89,9 @@ class QuantizationSimModel:
 
         The callback is called once as `callback(model, args)`, in evaluation mode and without gradients, and runs the
         model on data of its choice; tensors are not rounded while it does. An iterable of batches is run as it comes,
-        each batch a tensor, a sequence of positional arguments or a mapping of keyword arguments. Frozen quantizers
-        keep theirs. Range-learning schemes then make scales trainable.
+        each batch a tensor, a sequence of positional arguments or a mapping of keyword arguments. After a clamp the
+        grid ends within its limits, so that the clamp is free. Frozen quantizers keep theirs. Range-learning schemes
+        then make scales trainable.
 
         Raises QirError when a tensor holds NaN or an infinity, or never saw data.
         """
@@ -106,9 +107,12 @@ class QuantizationSimModel:
                 self.model(*positional, **keywords)
 
         encodings = calibrate_module(self.model, run, self.scheme.method, percentile=self.percentile, keep=self.frozen)
-        found = dict(quantizers_of(self.model))
-        for path, encoding in encodings.items():
-            found[path].set_encoding(encoding)
+        found, sharing = dict(quantizers_of(self.model)), dict[Encoding, list[Node]]()
+        for node in quantizers(self.graph):
+            if (encoding := encodings.get(node.module or "")) is not None:
+                sharing.setdefault(encoding, []).append(node)
+        for encoding, nodes in sharing.items():
+            found[nodes[0].module or ""].set_encoding(within_clamps(encoding, nodes))
         if self.scheme.learned:
             learn_ranges(self.model, keep=self.frozen)
 
