@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qir.all_axes import stating_all_axes
 from qir.errors import QirError
-from qir.expansions import exists_at, expansion_of, pad_all_axes, put_in_place
+from qir.expansions import exists_at, expansion_of, put_in_place
 from qir.facts import COMPOSITES_EXPANDED, is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.infer import infer_types, promoted_types
@@ -90,7 +91,7 @@ class LegalizeOnnx(Pass, name="legalize-onnx"):
         if node.definition.opaque:
             return Miss("it is opaque")
         if node.definition.schema is not None and exists_at(node, self.opset):
-            return pad_all_axes(graph, node) if node.op == "Pad" else None
+            return stating_all_axes(graph, node)
         expand = expansion_of(node)
         if expand is None:
             if node.definition.schema is None:

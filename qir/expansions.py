@@ -45,24 +45,6 @@ def expand_rms_normalization(graph: Graph, node: Node) -> Sequence[Value]:
     return graph.add("Mul", [quotient.result, scale], like=node).results
 
 
-def pad_all_axes(graph: Graph, node: Node) -> Sequence[Value] | None:
-    """Pad that states every axis: onnxruntime's layout optimizer takes amounts for some axes as those of all.
-
-    None where it does already, or where a size is computed.
-    """
-    x, pads, value, axes = (*node.operands, None, None)[:4]
-    if axes is None or axes.literal is None or pads.literal is None or x.type.rank is None:
-        return None
-    if node.attr("mode") != "constant":
-        return None
-    count, rank = len(axes.literal), x.type.rank
-    whole = [0] * (2 * rank)
-    for number, axis in enumerate(axes.literal):
-        for side in (0, 1):
-            whole[axis % rank + side * rank] = pads.literal[number + side * count]
-    return graph.add("Pad", [x, graph.constant(whole), value], node.attrs, like=node).results
-
-
 SHORTER: dict[str, Expansion] = {"Swish": expand_swish, "RMSNormalization": expand_rms_normalization}
 
 

@@ -166,3 +166,48 @@ def test_a_padded_image_runs_in_the_layout_of_the_runtime() -> None:
     session = onnxruntime.InferenceSession(model.SerializeToString())
     (result,) = session.run(None, {session.get_inputs()[0].name: image(2).numpy()})
     np.testing.assert_array_equal(result, quantized.simulator("integer")(image(2)).numpy())
+
+
+class ResizedConvolution(nn.Module):
+    """A small image resized, to the sizes of another unless stated, in a convolution."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.first, self.second, self.options = nn.Conv2d(5, 8, 3, 2), nn.Conv2d(8, 8, 3), options
+
+    def forward(self, x: Tensor) -> Tensor:
+        options = self.options or {"size": x.shape[-2:]}
+        return F.relu(self.second(F.interpolate(F.relu(self.first(x)), **options)))
+
+
+RESIZES = [{}, {"size": (11, 9)}, {"scale_factor": 2.0}, {"scale_factor": 2.0, "mode": "bilinear"}]
+
+
+@pytest.mark.parametrize("options", RESIZES, ids=str)
+def test_a_resized_image_runs_in_the_layout_of_the_runtime(options: dict[str, Any]) -> None:
+    x = torch.randn(2, 5, 12, 12, generator=torch.Generator().manual_seed(0))
+    quantized = qir.quantize(ResizedConvolution(options).eval(), data=[x.numpy()])
+    model = quantized.onnx()
+    (resize,) = (node for node in model.graph.node if node.op_type == "Resize")
+    assert "axes" not in [attribute.name for attribute in resize.attribute]
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (result,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(result, quantized.simulator("integer")(x).detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("attributes", [{"axes": (3, -2)}, {"axes": (2,), "mode": "linear"}], ids=str)
+@pytest.mark.parametrize("shape", [(1, 2, 3, 4), ("n", 2, 3, 4)], ids=str)
+@pytest.mark.parametrize("by", ["scales", "sizes"])
+def test_a_resize_of_some_axes_is_one_of_all(attributes: dict[str, Any], shape: tuple[Any, ...], by: str) -> None:
+    graph = Graph("g")
+    x = graph.input("x", TensorType("f32", shape))
+    count = len(attributes["axes"])
+    amounts = np.array([2, 3][:count], np.float32) if by == "scales" else np.array([7, 5][:count], np.int64)
+    operands = [x, None, *([graph.constant(amounts)] if by == "scales" else [None, graph.constant(amounts)])]
+    graph.outputs.append(graph.add("Resize", operands, attributes).result)
+    whole = qir.Pipeline.parse("legalize-onnx").run(graph.copy())
+    assert not any("axes" in node.attrs for node in whole.nodes())
+    data = np.random.default_rng(0).normal(size=(1, 2, 3, 4)).astype(np.float32)
+    before, after = (onnxruntime.InferenceSession(emit_onnx(each).SerializeToString()) for each in (graph, whole))
+    (expected,), (result,) = (session.run(None, {"x": data}) for session in (before, after))
+    np.testing.assert_array_equal(result, expected)
