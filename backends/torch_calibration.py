@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -16,7 +16,7 @@ from qir.backends.torch_grids import ProductGrid
 from qir.backends.torch_module import emit_torch
 from qir.backends.torch_observers import TorchHistogram, TorchMinMax
 from qir.backends.torch_quantizers import Quantizer, quantizers_of
-from qir.calibration import Calibration, no_data
+from qir.calibration import Calibration, Seen, no_data
 from qir.encodings import Encoding
 from qir.errors import QirError
 from qir.graph import Graph
@@ -62,7 +62,8 @@ def calibrate_module(
     moving = [group for group in groups if len(group.weights) < len(group.members)]
     all_reduce([group.observer for group in moving])
     no_data(path for group in moving if group.observer.low is None for path in group.members)
-    return {path: encoding for group in groups for encoding in [group.fitted()] for path in group.members}
+    fitted = calibration.fit_all(group.observed() for group in groups)
+    return {path: encoding for group, encoding in zip(groups, fitted, strict=True) for path in group.members}
 
 
 @dataclass
@@ -101,17 +102,27 @@ class _Group:
 
         return see
 
-    def fitted(self) -> Encoding:
-        """The encoding for all that the group reads."""
-        try:
-            if len(self.weights) == len(self.members):
-                arrays = [weight.detach().float().cpu().numpy() for weight in self.weights.values()]
-                return self.calibration.fit_weights(self.observer.encoding, arrays)
+    def observed(self) -> Seen:
+        """All that the group reads."""
+        if len(self.weights) == len(self.members):
+            arrays = [weight.detach().float().cpu().numpy() for weight in self.weights.values()]
+            given = self.calibration.weights(self.observer.encoding, arrays)
+            return given._replace(parts=self._parts(given.parts))
+        with self._naming_weights():
             for weight in self.weights.values():
                 self.observer.see(weight)
+        return self.calibration.observed(self.observer)
+
+    def _parts(self, parts: Iterable[MinMax]) -> Iterator[MinMax]:
+        with self._naming_weights():
+            yield from parts
+
+    @contextmanager
+    def _naming_weights(self) -> Iterator[None]:
+        try:
+            yield
         except NonFiniteError as error:
             raise QirError(f"the weight of {' or '.join(self.weights)} holds {error}", stage="calibrate") from None
-        return self.calibration.fit(self.observer)
 
 
 def _sharing(module: nn.Module, keep: Collection[str]) -> list[dict[str, Quantizer]]:

@@ -85,11 +85,12 @@ class Calibrate(Pass, name="calibrate"):
         }
         if moving:
             self._observe(graph, groups, moving)
-        new = {
-            encoding: within_clamps(calibration.fit(moving[encoding]), nodes) if encoding in moving
-            else calibration.fit_weights(encoding, [_checked(node) for node in nodes])
+        fitted = calibration.fit_all(
+            calibration.observed(moving[encoding]) if encoding in moving
+            else calibration.weights(encoding, [_checked(node) for node in nodes])
             for encoding, nodes in groups.items()
-        }  # fmt: skip
+        )  # fmt: skip
+        new = {old: within_clamps(encoding, groups[old]) for old, encoding in zip(groups, fitted, strict=True)}
         replace_encodings(graph, new)
         return Outcome([Note.of(node, _scale(new[old])) for old, nodes in groups.items() for node in nodes])
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +16,14 @@ from qir.range_search import Method, Range
 
 NARROWEST_CHANNEL = 2.0**-16
 """A channel is taken to be this wide at least, next to the widest one."""
+
+
+class Seen(NamedTuple):
+    """What is known of a tensor: its encoding, the shape of its scale, and observers of its rows, in order."""
+
+    encoding: Encoding
+    shape: tuple[int, ...]
+    parts: Iterable[MinMax]
 
 
 @dataclass(frozen=True)
@@ -43,11 +53,38 @@ class Calibration:
 
     def fit(self, seen: MinMax) -> Encoding:
         """The observer's encoding, scaled for what it saw, which is something."""
-        return self._covering(seen.encoding, self.search.range(seen))
+        return self.fit_all([self.observed(seen)])[0]
 
     def fit_weights(self, encoding: Encoding, weights: Sequence[np.ndarray]) -> Encoding:
         """`encoding`, scaled for weights that are known as a whole. Raises NonFiniteError."""
-        return self._covering(encoding, self.search.for_weights.range_of(weights, encoding))
+        return self.fit_all([self.weights(encoding, weights)])[0]
+
+    def observed(self, seen: MinMax) -> Seen:
+        """What an observer saw, which is something, for `fit_all`."""
+        return Seen(seen.encoding, seen.shape, [seen])
+
+    def weights(self, encoding: Encoding, weights: Sequence[np.ndarray]) -> Seen:
+        """Weights that are known as a whole, for `fit_all`, which raises NonFiniteError."""
+        return Seen(
+            encoding, encoding.scale_shape(weights[0].shape), self.search.for_weights.observers(weights, encoding)
+        )
+
+    def fit_all(self, tensors: Iterable[Seen]) -> list[Encoding]:
+        """The encodings, each scaled for what is known of its tensor. Weights are looked at one after another."""
+        owners: list[Seen] = []
+
+        def parts() -> Iterator[MinMax]:
+            for tensor in tensors:
+                for part in tensor.parts:
+                    owners.append(tensor)
+                    yield part
+
+        ranges, made = self.search.ranges(parts()), []
+        for _, members in groupby(zip(owners, ranges, strict=True), lambda pair: id(pair[0])):
+            (tensor, *_), found = zip(*members, strict=True)
+            low, high = (np.concatenate([end.reshape(-1) for end in ends]) for ends in zip(*found, strict=True))
+            made.append(self._covering(tensor.encoding, (low.reshape(tensor.shape), high.reshape(tensor.shape))))
+        return made
 
     def _covering(self, encoding: Encoding, range: Range) -> Encoding:
         """`encoding`, scaled for a range, with scales that are not vanishing.

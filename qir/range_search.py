@@ -11,9 +11,11 @@ the best wins, the observed range before all others, and none reaches beyond the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import prod
 from typing import Literal, get_args
 
 import numpy as np
@@ -65,28 +67,58 @@ class Method:
 
     def range(self, seen: MinMax) -> Range:
         """The range to cover, as float64 arrays that `seen.encoding.with_range` takes. `seen` has seen something."""
+        return self.ranges([seen])[0]
+
+    def ranges(self, seen: Iterable[MinMax]) -> list[Range]:
+        """The range to cover for each observer; those on like grids are searched together, which is much faster.
+
+        Observers are taken one by one, and let go once they are searched, so that few of many rows are held at a time.
+        """
+        found: dict[int, Range] = {}
+        waiting, rows = defaultdict[object, dict[int, MinMax]](dict), Counter[object]()
+        for index, each in enumerate(seen):
+            waiting[space := self._space(each)][index] = each
+            rows[space] += prod(each.shape)
+            if rows[space] >= ROWS:
+                found |= self._search(waiting.pop(space))
+                del rows[space]
+        for alike in waiting.values():
+            found |= self._search(alike)
+        return [found[index] for index in sorted(found)]
+
+    def _space(self, seen: MinMax) -> object:
+        """What the search for a range depends on beside the histogram; None where there is nothing to search."""
+        if self.name not in SEARCHES or not isinstance(seen, Histogram) or isinstance(seen.encoding, FloatEncoding):
+            return None
+        grid = seen.encoding
         assert seen.low is not None
         assert seen.high is not None
-        low, high = seen.low.astype(np.float64), seen.high.astype(np.float64)
-        if self.name in SEARCHES and isinstance(seen, Histogram) and not isinstance(seen.encoding, FloatEncoding):
-            low, high = SEARCHES[self.name](seen, low, high, self.percentile)
-        return low.reshape(seen.shape), high.reshape(seen.shape)
+        return grid.dtype, grid.symmetric, grid.narrow, grid.unsigned, _signs(grid, seen.low, seen.high)
 
-    def range_of(self, weights: Sequence[np.ndarray], encoding: Encoding) -> Range:
-        """The range to cover for arrays of one shape that are known as a whole. Raises NonFiniteError."""
+    def _search(self, alike: Mapping[int, MinMax]) -> dict[int, Range]:
+        """The ranges for observers of one space, by the same keys."""
+        states = [each.state() for each in alike.values()]
+        low, high = (np.concatenate([state[end] for state in states]).astype(np.float64) for end in ("low", "high"))
+        first = next(iter(alike.values()))
+        if self._space(first) is not None:
+            joined = {name: np.concatenate([state[name] for state in states]) for name in states[0]}
+            histogram = Histogram.from_state(_plain(first.encoding), joined)
+            low, high = SEARCHES[self.name](histogram, low, high, self.percentile)
+        parts = np.cumsum([len(state["low"]) for state in states])[:-1]
+        split = zip(alike.items(), np.split(low, parts), np.split(high, parts), strict=True)
+        return {index: (low.reshape(each.shape), high.reshape(each.shape)) for (index, each), low, high in split}
+
+    def observers(self, weights: Sequence[np.ndarray], encoding: Encoding) -> Iterator[MinMax]:
+        """Observers of weights of one shape, one after another, each of up to ROWS rows. Raises NonFiniteError."""
         rows = np.concatenate([encoding.rows(array) for array in weights], 1)
-        shape = encoding.scale_shape(weights[0].shape)
         by_row = replace(_plain(encoding), axis=0)
         if encoding.unsigned and rows.min(initial=0) < 0:  # in any row, searched together or not
             by_row = replace(by_row, dtype=f"i{encoding.bits}", unsigned=False)
         kind = Histogram if self.needs_counts and not isinstance(encoding, FloatEncoding) else MinMax
-        found: list[Range] = []
         for start in range(0, len(rows), ROWS):
             seen = kind(by_row)
             seen.see(rows[start : start + ROWS])
-            found.append(self.range(seen))
-        low, high = (np.concatenate(ends).reshape(shape) for ends in zip(*found, strict=True))
-        return low, high
+            yield seen
 
 
 def _plain(encoding: Encoding) -> Encoding:
@@ -133,7 +165,7 @@ def _least_noise(seen: Histogram, low: np.ndarray, high: np.ndarray, penalty: fl
     grid, width = _plain(seen.encoding), _width(seen)
     counts = _counts(seen).astype(np.float64)
     counts[low >= 0, ZERO_BIN] = 0  # these are zeros, which are free on every grid
-    signs = bool(np.any(low < 0)), bool(np.any(high > 0))
+    signs = _signs(grid, low, high)
     lows, highs = candidates(grid.symmetric, *signs)
     costs = counts @ _candidate_noise(grid.dtype, grid.symmetric, grid.narrow, grid.unsigned, *signs, penalty)
     largest = np.maximum(-low, high)
@@ -146,6 +178,11 @@ def _least_noise(seen: Histogram, low: np.ndarray, high: np.ndarray, penalty: fl
         noise.append(_noise_of_rows(counts, grid, tried[2], width, penalty))
     choice = np.argmin(noise, axis=0)
     return np.choose(choice, [ends[0] for ends in tried]), np.choose(choice, [ends[1] for ends in tried])
+
+
+def _signs(grid: Encoding, low: np.ndarray, high: np.ndarray) -> tuple[bool, bool]:
+    """Whether ranges with negative and with positive ends are tried; both are where the ends are not bound."""
+    return (bool(np.any(low < 0)), bool(np.any(high > 0))) if grid.symmetric else (True, True)
 
 
 def candidates(symmetric: bool, negative: bool, positive: bool) -> Range:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qir import range_search
 from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding
 from qir.errors import QirError
 from qir.observers import Histogram, MinMax
@@ -162,15 +163,37 @@ def test_rows_are_searched_as_if_alone(method: str) -> None:
             assert (low[row], high[row]) == Method(method).range(alone)
 
 
+def of_weights(method: str, weights: list[np.ndarray], grid: Encoding) -> list[np.ndarray]:
+    """The ranges of weights that are known as a whole."""
+    ranges = Method(method).ranges(Method(method).observers(weights, grid))
+    return [np.concatenate(ends).reshape(grid.scale_shape(weights[0].shape)) for ends in zip(*ranges, strict=True)]
+
+
+@pytest.mark.parametrize("method", ["min-max", "sqnr", "percentile", "mse", "entropy"])
+def test_observers_are_searched_as_if_alone(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those on like grids together, a few rows at a time, whatever the signs of what they saw."""
+    monkeypatch.setattr(range_search, "ROWS", 5)
+    seen: list[MinMax] = [histogram(grid, data(shape, 3000)) for grid in GRIDS.values() for shape in SHAPES]
+    seen.append(histogram(FloatEncoding("f8e4m3"), data("normal", 100)))
+    seen.append(histogram(Encoding("u8", axis=0), np.outer(np.arange(1, 9), data("relu", 50)).astype(np.float32)))
+    seen.append(histogram(GRIDS["u8"], data("laplace")))
+    seen.append(MinMax(GRIDS["u8"]))
+    seen[-1].see(data("normal", 100))
+    for each, ends in zip(seen, Method(method).ranges(seen), strict=True):
+        together, alone = (each.encoding.with_range(*found) for found in (ends, Method(method).range(each)))
+        np.testing.assert_array_equal(together.scale, alone.scale)
+        np.testing.assert_array_equal(together.zero_point, alone.zero_point)
+
+
 def test_weights_in_slabs_have_the_ranges_of_their_rows() -> None:
     weight = RNG.standard_normal((2500, 24)).astype(np.float32)
     grid = Encoding("i4", symmetric=True, axis=0, block_axis=1, block_size=8)
-    low, high = Method("mse").range_of([weight], grid)
+    low, high = of_weights("mse", [weight], grid)
     assert low.shape == high.shape == (2500, 3)
-    alone = Method("mse").range_of([weight[2000:2001]], grid)
+    alone = of_weights("mse", [weight[2000:2001]], grid)
     assert (low[2000].tolist(), high[2000].tolist()) == (alone[0][0].tolist(), alone[1][0].tolist())
     low_power = LowPowerEncoding("i4", symmetric=True, axis=0, block_axis=1, block_size=8)
-    np.testing.assert_array_equal(Method("mse").range_of([weight], low_power)[0], low)
+    np.testing.assert_array_equal(of_weights("mse", [weight], low_power)[0], low)
 
 
 def test_one_negative_weight_makes_every_row_signed() -> None:
@@ -178,7 +201,7 @@ def test_one_negative_weight_makes_every_row_signed() -> None:
     weight[1050, 0] = -1
     unsigned = Encoding("u4", symmetric=True, axis=0, unsigned=True)
     signed = Encoding("i4", symmetric=True, axis=0)
-    found = [grid.with_range(*Method("mse").range_of([weight], grid)) for grid in (unsigned, signed)]
+    found = [grid.with_range(*of_weights("mse", [weight], grid)) for grid in (unsigned, signed)]
     assert [grid.dtype for grid in found] == ["i4", "i4"]
     assert found[0].scale is not None
     assert found[1].scale is not None
@@ -190,7 +213,7 @@ def test_float_grids_cover_what_was_seen() -> None:
     for method in ("sqnr", "percentile", "entropy"):
         low, high = Method(method).range(histogram(FloatEncoding("f8e4m3"), x))
         assert (float(low), float(high)) == (float(x.min()), float(x.max()))
-        assert Method(method).range_of([x], FloatEncoding("f8e4m3"))[1] == x.max()
+        assert of_weights(method, [x], FloatEncoding("f8e4m3"))[1] == x.max()
 
 
 def test_searching_beats_min_max_on_tails() -> None:
