@@ -39,7 +39,7 @@ def _pad(graph: Graph, node: Node) -> Sequence[Value] | None:
 
 
 def _resize(graph: Graph, node: Node) -> Sequence[Value] | None:
-    """An axis that was not stated keeps its size. A region of interest and an aspect ratio are about the stated axes."""
+    """An axis that was not stated keeps its size. A region and an aspect ratio are about the stated axes."""
     x, region, scales, sizes = (*node.operands, None, None, None)[:4]
     axes, shape = node.attr("axes"), x.type.shape
     if not axes or shape is None or region is not None or node.attr("keep_aspect_ratio_policy") != "stretch":
