@@ -93,13 +93,15 @@ class Quantized:
     def integer_graph(self) -> Graph:
         """The graph in the integer operators that the target runs."""
         graph = self.qdq_graph()
-        return Pipeline.parse(f"fuse-integer{{target={self.target.name}}},spell-batch-norm,{PREPARE}", graph).run(graph)
+        return Pipeline.parse(f"fuse-integer{{target={self.target.source}}},spell-batch-norm,{PREPARE}", graph).run(
+            graph
+        )
 
     def float_operators(self) -> list[Note]:
         """The operators that the target will compute in float, each with the reason."""
         from qir.passes.fuse_integer import FuseInteger
 
-        return FuseInteger(target=self.target.name).run(self.qdq_graph()).missed
+        return FuseInteger(target=self.target.source).run(self.qdq_graph()).missed
 
     def qdq_graph(self) -> Graph:
         """The graph with QuantizeLinear and DequantizeLinear, as it is shipped."""
@@ -109,7 +111,7 @@ class Quantized:
         """The graph as it is shipped, in ONNX's operators."""
         legalize = f"legalize-onnx{{opset={self.target.opset}}}"
         graph = self.qdq_graph()
-        Pipeline.parse(f"expand-opaque,{legalize}", graph).run(graph)
+        Pipeline.parse(f"expand-opaque,{legalize},keep-sums-apart{{target={self.target.source}}}", graph).run(graph)
         return graph
 
     def onnx(self) -> onnx.ModelProto:

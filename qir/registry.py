@@ -23,6 +23,7 @@ BUILT_IN = {
     "fuse-integer": "qir.passes.fuse_integer:FuseInteger",
     "infer-shapes": "qir.passes.infer_shapes:InferShapes",
     "insert-quantizers": "qir.passes.insert_quantizers:InsertQuantizers",
+    "keep-sums-apart": "qir.passes.keep_sums_apart:KeepSumsApart",
     "legalize-onnx": "qir.passes.legalize_onnx:LegalizeOnnx",
     "lift-functionals": "qir.passes.lift_functionals:LiftFunctionals",
     "load-encodings": "qir.passes.load_encodings:LoadEncodings",

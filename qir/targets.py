@@ -21,9 +21,13 @@ FOLDER = Path(__file__).parent / "targets"
 
 @dataclass(frozen=True)
 class Target:
-    """A runtime, as far as quantization is concerned. Fields have the meaning that the profile's comments give."""
+    """A runtime, as far as quantization is concerned. Fields have the meaning that the profile's comments give.
+
+    `target(source)` is this profile: `source` is its name, or its file.
+    """
 
     name: str
+    source: str
     description: str
     opset: int
     ir_version: int
@@ -38,6 +42,7 @@ class Target:
     float_output: frozenset[str]
     absorbs_clamp: frozenset[str]
     float_input: frozenset[str] = frozenset()
+    sum_before: frozenset[str] = frozenset()
     slower_as_integer: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     costs: Costs | None = None
@@ -134,7 +139,7 @@ def _target(name: str) -> Target:
     data = profile_data(name)
     stem = Path(name).stem if name.endswith(".toml") else name
     try:
-        return _read(stem, data)
+        return _read(stem, name, data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise QirError(
             f"the profile {stem}.toml is not complete: {error}", stage="target",
@@ -174,19 +179,20 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _read(name: str, data: dict[str, Any]) -> Target:
+def _read(name: str, source: str, data: dict[str, Any]) -> Target:
     operators, weight, activation = data["operators"], data["weight"], data["activation"]
     _known(
         name,
         data,
         ("description", "opset", "ir_version", "activation", "weight", "bias", "operators", "limits", "costs"),
     )
-    _known(name, operators, (*LISTS, "float_input", "slower_as_integer"), "operators.")
+    _known(name, operators, (*LISTS, *OPTIONAL_LISTS, "slower_as_integer"), "operators.")
     bias = str(data["bias"]["dtype"])
     if bias != "float":
         Grid.of(bias)
     return Target(
         name=name,
+        source=source,
         description=str(data["description"]),
         opset=int(data["opset"]),
         ir_version=int(data["ir_version"]),
@@ -197,7 +203,7 @@ def _read(name: str, data: dict[str, Any]) -> Target:
         activation_dtypes=tuple(activation.get("kernels", [activation["dtype"]])),
         weight_dtypes=tuple(weight.get("kernels", [weight["dtype"]])),
         **{key: _operators(name, key, operators[key]) for key in LISTS},
-        float_input=_operators(name, "float_input", operators.get("float_input", [])),
+        **{key: _operators(name, key, operators.get(key, [])) for key in OPTIONAL_LISTS},
         slower_as_integer=dict(operators.get("slower_as_integer", {})),
         limits={key: int(value) for key, value in data.get("limits", {}).items()},
         costs=None if "costs" not in data else _costs(name, data["costs"]),
@@ -205,6 +211,7 @@ def _read(name: str, data: dict[str, Any]) -> Target:
 
 
 LISTS = ("integer", "same_grid", "float_output", "absorbs_clamp")
+OPTIONAL_LISTS = ("float_input", "sum_before")
 
 
 def _known(profile: str, table: Mapping[str, Any], keys: tuple[str, ...], where: str = "") -> None:
