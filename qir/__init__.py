@@ -23,6 +23,7 @@ from qir.schemes import QuantScheme as QuantScheme
 from qir.simulation import QuantizationSimModel as QuantizationSimModel
 from qir.simulation_checkpoint import load_checkpoint as load_checkpoint
 from qir.simulation_checkpoint import save_checkpoint as save_checkpoint
+from qir.simulation_tuning import correct_biases as correct_biases
 from qir.text import parse as parse
 from qir.validation import Finding as Finding
 from qir.validation import ModelValidator as ModelValidator

@@ -88,22 +88,24 @@ class QuantizationSimModel:
         """Give every quantizer a scale and zero point that fit what its tensor holds.
 
         The callback is called once as `callback(model, args)`, in evaluation mode and without gradients, and runs the
-        model on data of its choice; tensors are not rounded while it does. An iterable of batches is run as it comes,
-        each batch a tensor, a sequence of positional arguments or a mapping of keyword arguments. After a clamp the
-        grid ends within its limits, so that the clamp is free. Frozen quantizers keep theirs. Range-learning schemes
-        then make scales trainable.
+        model on data of its choice; tensors are not rounded while it does. Batches of an iterable are tensors,
+        sequences of positional arguments or mappings of keyword arguments; their samples are run one by one, so the
+        result depends neither on the order of the data nor on how it was split. After a clamp the grid ends within its
+        limits, so that the clamp is free. Frozen quantizers keep theirs. Range-learning schemes then make scales
+        trainable.
 
         Raises QirError when a tensor holds NaN or an infinity, or never saw data.
         """
         from qir.backends.torch_calibration import calibrate_module
         from qir.backends.torch_quantizers import learn_ranges, quantizers_of
+        from qir.backends.torch_samples import one_by_one
 
         def run() -> None:
             if callable(forward_pass_callback):
                 forward_pass_callback(self.model, forward_pass_callback_args)
                 return
-            for batch in track(forward_pass_callback, "calibrating"):
-                positional, keywords = arguments_of(batch)
+            batches = map(arguments_of, track(forward_pass_callback, "calibrating"))
+            for positional, keywords in one_by_one(self.model, batches):
                 self.model(*positional, **keywords)
 
         encodings = calibrate_module(self.model, run, self.scheme.method, percentile=self.percentile, keep=self.frozen)

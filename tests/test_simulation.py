@@ -87,6 +87,7 @@ def test_every_scheme_simulates(model: nn.Module, scheme: Any) -> None:
 @pytest.mark.parametrize("target", PLACES)
 def test_a_callback_and_an_iterable_give_the_same_encodings(model: nn.Module, target: str | None) -> None:
     sim = QuantizationSimModel(model, batches(1)[0], target=target)
+    samples = [sample for batch in batches() for sample in batch.split(1)]
     seen: list[Any] = []
 
     def callback(found: nn.Module, data: list[Tensor]) -> None:
@@ -94,7 +95,7 @@ def test_a_callback_and_an_iterable_give_the_same_encodings(model: nn.Module, ta
         for batch in data:
             found(batch)
 
-    sim.compute_encodings(callback, batches())
+    sim.compute_encodings(callback, samples)
     other = QuantizationSimModel(model, batches(1)[0], target=target)
     other.compute_encodings(iter(batches()))
     assert seen == [(False, False)]
@@ -104,6 +105,43 @@ def test_a_callback_and_an_iterable_give_the_same_encodings(model: nn.Module, ta
 def same_state(first: nn.Module, second: nn.Module) -> bool:
     ours, theirs = first.state_dict(), second.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("target", PLACES)
+@pytest.mark.parametrize("scheme", ["tf", "tf_enhanced"])
+def test_encodings_do_not_depend_on_how_the_data_is_split(model: nn.Module, target: str | None, scheme: str) -> None:
+    data = torch.cat(batches(4))
+    shuffled = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(3))]
+    found = []
+    for split in (data.split(16), data.split(5), data.split(1), shuffled.split(7)):
+        sim = QuantizationSimModel(model, data[:1], scheme, target=target)
+        sim.compute_encodings(split)
+        found.append(sim.model)
+    assert all(same_state(found[0], other) for other in found[1:])
+
+
+def test_samples_that_depend_on_each_other_are_run_together() -> None:
+    class Centred(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x - x.mean(0, keepdim=True))
+
+    sim = QuantizationSimModel(Centred().eval(), torch.randn(4, 3), "tf")
+    sim.compute_encodings([torch.randn(4, 3), torch.randn(4, 3)])
+    assert float(dict(quantizers_of(sim.model))["module_relu.output_quantizer"].encoding.scale) > 0
+
+
+def test_corrected_biases_keep_the_means_of_float(model: nn.Module) -> None:
+    data = batches(6)
+    sim = calibrated(model, default_param_bw=3)
+
+    def error(found: nn.Module) -> float:
+        with torch.no_grad():
+            return float((torch.cat([found(x) - model(x) for x in data]).mean(0)).abs().max())
+
+    before = error(sim.model)
+    assert qir.correct_biases(sim, data) == ["conv1", "fc"]
+    assert error(sim.model) < before / 3
+    assert all(quantizer.enabled for _, quantizer in quantizers_of(sim.model))
 
 
 def test_what_is_quantized_by_the_default_config(model: nn.Module) -> None:

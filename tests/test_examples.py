@@ -1,0 +1,30 @@
+"""The examples keep their promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from examples import digits_qat, quantsim_resnet18
+from tests.torchvision_cpu import torchvision_models
+
+torch.set_num_threads(1)  # small models are slower on several, and tests run side by side
+
+
+@pytest.mark.slow
+def test_digits_with_fewer_bits(tmp_path: Path) -> None:
+    assert digits_qat.main(tmp_path) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"W8A8.onnx", "W4A8.onnx", "W4A4_trained.onnx"} <= names
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torchvision_models() is None, reason="torchvision is not installed")
+def test_quantsim_of_a_resnet18(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quantsim_resnet18.main(tmp_path, images=32) == 0
+    assert "checkpoint computes the same: yes" in capsys.readouterr().out
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"resnet18.onnx", "resnet18.encodings", "resnet18_torch.encodings", "resnet18.pth", "resnet18.safetensors",
+            "resnet18_qdq.onnx", "resnet18.ckpt"} <= names  # fmt: skip
