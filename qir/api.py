@@ -93,9 +93,8 @@ class Quantized:
     def integer_graph(self) -> Graph:
         """The graph in the integer operators that the target runs."""
         graph = self.qdq_graph()
-        return Pipeline.parse(f"fuse-integer{{target={self.target.source}}},spell-batch-norm,{PREPARE}", graph).run(
-            graph
-        )
+        fuse = f"fuse-integer{{target={self.target.source}}}"
+        return Pipeline.parse(f"{fuse},spell-batch-norm,{PREPARE}", graph).run(graph)
 
     def float_operators(self) -> list[Note]:
         """The operators that the target will compute in float, each with the reason."""
