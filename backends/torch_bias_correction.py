@@ -28,10 +28,10 @@ def correct_biases(module: nn.Module, layers: Sequence[nn.Module], run: Callable
     finally:
         for quantizer, enabled in found:
             quantizer.enabled = enabled
-    for layer in having:
-        (mean,) = _means([layer], run)
+    for layer, mean in zip(having, wanted, strict=True):
+        (shifted,) = _means([layer], run)
         with torch.no_grad():
-            layer.bias += wanted[having.index(layer)] - mean
+            layer.get_parameter("bias").add_(mean - shifted)
     return having
 
 
@@ -52,7 +52,7 @@ def _means(layers: Sequence[nn.Module], run: Callable[[], object]) -> list[Tenso
     finally:
         for hook in hooks:
             hook.remove()
-    return [(sums[layer] / counts[layer]).to(layer.bias.dtype) for layer in layers]
+    return [(sums[layer] / counts[layer]).to(layer.get_parameter("bias").dtype) for layer in layers]
 
 
 def _channel_axis(layer: nn.Module) -> int:
