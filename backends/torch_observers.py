@@ -30,7 +30,7 @@ class _OfTensors:
         first = torch.arange(ZERO_BIN, len(rows) * BINS, BINS, dtype=integers, device=rows.device)[:, None]
         factor = torch.from_numpy(factors(exponent)).to(rows.device)[:, None]
         counts = torch.zeros(len(rows) * BINS, dtype=torch.int64, device=rows.device)
-        step = max(1, CHUNK // len(rows)) if rows.device.type == "cpu" else rows.shape[1]
+        step = max(1, CHUNK // (integers.itemsize * len(rows))) if rows.device.type == "cpu" else rows.shape[1]
         for part in torch.split(rows, step, dim=1):
             index = torch.mul(part, factor).ceil_().to(integers).add_(first)
             counts += torch.bincount(index.reshape(-1), minlength=counts.numel())

@@ -30,8 +30,8 @@ ZERO_BIN = BINS // 2 - 1
 NARROWEST, OCTAVES = -126, 10
 """The least exponent of a bin's width, whose inverse float32 still holds; powers of two between a bin and the range."""
 
-CHUNK = 1 << 18
-"""Values that are counted at a time, to stay in the cache."""
+CHUNK = 1 << 19
+"""Bytes of indices that are counted at a time, to stay in the cache."""
 
 
 class NonFiniteError(ValueError):
@@ -152,7 +152,7 @@ class Histogram(MinMax):
         first = np.arange(len(rows))[:, None] * BINS + ZERO_BIN
         factor = factors(exponent)[:, None]
         counts = np.zeros(len(rows) * BINS, np.int64)
-        step = max(1, CHUNK // len(rows))
+        step = max(1, CHUNK // (8 * len(rows)))
         for start in range(0, rows.shape[1], step):
             index = np.ceil(rows[:, start : start + step] * factor).astype(np.int64)
             counts += np.bincount((index + first).reshape(-1), minlength=counts.size)
