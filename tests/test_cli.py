@@ -148,7 +148,9 @@ def test_onnx_output_computes_the_same(tmp_path: Path, model: str):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_a_file_has_the_lowest_opset_that_takes_it_and_what_onnx_lacks_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_file_has_the_lowest_opset_that_takes_it_and_what_onnx_lacks_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, out = tmp_path / "new.qir", tmp_path / "out.onnx"
     path.write_text("graph @g(%x: f32[2]) {\n  %y = Swish %x : f32[2] [s]\n  return %y\n}\n")
     assert run("opt", str(path), "-o", str(out)) == 0

@@ -103,7 +103,8 @@ def test_an_error_names_the_function_to_wrap_and_the_argument_to_fix() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return branching_function(x)
 
-    with pytest.raises(QirError, match=r'torch.fx.wrap\("branching_function"\)  # in test_whole_modules.py, which calls it') as caught:
+    fix = r'torch.fx.wrap\("branching_function"\)  # in test_whole_modules.py, which calls it'
+    with pytest.raises(QirError, match=fix) as caught:
         qir.prepare_model(Calls())
     assert "give example_inputs=" in str(caught.value)
     with pytest.raises(QirError, match=r'qir.prepare_model\(model, concrete_args=\{"mode": …\}\)'):
