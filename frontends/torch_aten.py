@@ -89,6 +89,9 @@ FOLLOWS = {
 RECURRENT = {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
 """Operators whose seventh argument is a training flag."""
 
+METHODS = {"_unsafe_view": "reshape", "_to_copy": "to"}
+"""Operators that only functional programs have: the method of Tensor that each is."""
+
 CELLS = {aten.lstm_cell.default, aten.gru_cell.default, aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default}
 
 
@@ -135,6 +138,7 @@ def lowering_of(target: Any) -> Lowering | None:
     if not target._schema.name.startswith("aten::"):
         return None
     written = target._schema.name.removeprefix("aten::")
+    written = METHODS.get(written, written)
     name, count = written.rstrip("_"), len(target._schema.returns)
     of_torch, of_f = (lowers.of_function(getattr(home, name)) if hasattr(home, name) else None for home in (torch, F))
     found = of_torch or lowers.of_method(name) or lowers.of_method(written) or of_f

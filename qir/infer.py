@@ -58,17 +58,20 @@ def _scalar_type(node: Node) -> ScalarType | None:
 
 
 def promoted_types(node: Node) -> list[Type | None]:
-    """The operand types, Python numbers given the dtype of the tensors that they must agree with."""
+    """The operand types, Python numbers given the dtype of the tensors that they must agree with.
+
+    A number that alone decides the dtype of the result, the base of a Pow, takes that of the tensor beside it.
+    """
     schema, operands = node.definition.schema, node.operands
     result: list[Type | None] = [None if value is None else value.type for value in operands]
     for port, type in enumerate(result):
         if isinstance(type, ScalarType):
             variable = _type_variable(schema, port)
-            partners = [
-                other.dtype
-                for number, other in enumerate(result)
-                if isinstance(other, TensorType) and _type_variable(schema, number) == variable
-            ]
+            tensors = [(other.dtype, _type_variable(schema, number)) for number, other in enumerate(result)
+                       if isinstance(other, TensorType)]  # fmt: skip
+            partners = [dtype for dtype, others in tensors if others == variable]
+            if not partners and node.definition.trait(Elementwise) and schema.outputs[0].type_str == variable:
+                partners = [dtype for dtype, _ in tensors]
             dtype = partners[0] if partners and partners[0] is not None else type.dtype
             if type.kind == "float" and dtype[0] not in "fbc":
                 dtype = "f32"

@@ -110,13 +110,13 @@ SPELLED: dict[Any, list[Call]] = {
     torch.matmul: [call(X, normal(4, 5)), call(X, ROW), call(ROW, MATRIX.t()), call(MATRIX, ROW)],
     torch.add: [call(X, Y, alpha=0.3), call(X, Y, alpha=2), call(2, X)],
     torch.sub: [call(X, Y, alpha=0.3)],
-    torch.pow: [call(2.0, X)],
+    torch.pow: [call(2.0, X), call(3, X)],
     "Tensor.view": [call(X, 6, 4), call(X, (2, -1))],
     "Tensor.permute": [call(X, 2, 0, 1)],
     operator.mul: [call(3, X)],
     operator.sub: [call(1.5, X)],
     operator.truediv: [call(1.5, LARGE)],
-    operator.pow: [call(2.0, X)],
+    operator.pow: [call(2.0, X), call(3, X)],
     F.softmax: [call(X, dim=0, _stacklevel=5)],
 }
 """Further or, where the lowering's calls do not fit, other calls of one spelling."""

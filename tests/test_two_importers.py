@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 import qir
+from qir.backends.torch_module import emit_torch
+from qir.frontends.torch_export import import_exported
 from tests.comparing import same
 from tests.test_aimet_defects import Calls
 
@@ -168,3 +170,20 @@ def test_batch_and_length_stay_symbolic_in_a_transformers_encoder() -> None:
         mask[:, -1] = 0
         again = {"input_ids": torch.randint(0, 50, (batch, length)), "attention_mask": mask}
         assert same(prepared(**again)["last_hidden_state"], model(**again)["last_hidden_state"])
+
+
+class PartOfAPartChanged(nn.Module):
+    """Changes a view of which another is read later, so its program is made functional."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + 1
+        view = x.transpose(1, 2)
+        x[:, 0].mul_(2)
+        return view.reshape(x.shape[0], -1).to(torch.float64)
+
+
+def test_a_program_that_is_made_functional_has_no_calls_that_nothing_lowers() -> None:
+    x = torch.rand(2, 3, 4)
+    graph = import_exported(PartOfAPartChanged(), [x])
+    assert not [node for node in graph.nodes() if node.definition.opaque]
+    assert same(emit_torch(graph)(x), PartOfAPartChanged()(x))
