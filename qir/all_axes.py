@@ -26,16 +26,15 @@ def stating_all_axes(graph: Graph, node: Node) -> Sequence[Value] | None:
 
 def _pad(graph: Graph, node: Node) -> Sequence[Value] | None:
     x, pads, value, axes = (*node.operands, None, None)[:4]
-    if axes is None or axes.literal is None or pads.literal is None or x.type.rank is None:
-        return None
-    if node.attr("mode") != "constant":
+    if axes is None or axes.literal is None or x.type.rank is None:
         return None
     count, rank = len(axes.literal), x.type.rank
-    whole = [0] * (2 * rank)
+    places = list(range(2 * rank))
     for number, axis in enumerate(axes.literal):
         for side in (0, 1):
-            whole[axis % rank + side * rank] = pads.literal[number + side * count]
-    return graph.add("Pad", [x, graph.constant(whole), value], node.attrs, like=node).results
+            places[axis % rank + side * rank] = 2 * rank + number + side * count
+    whole = _picked(graph, node, graph.constant(np.zeros(2 * rank, np.int64)), pads, places)
+    return graph.add("Pad", [x, whole, value], node.attrs, like=node).results
 
 
 def _resize(graph: Graph, node: Node) -> Sequence[Value] | None:
