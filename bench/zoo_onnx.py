@@ -5,6 +5,8 @@
 The folder is that of `bench.coverage`. SQNR, in dB over all float outputs, is that of the W8A8 simulator beside the
 model ("simulator"), and of the quantized file in onnxruntime beside the simulator ("onnxruntime"). "Trained" takes one
 step of SGD in a `QuantizationSimModel` under AIMET's default config, after which its loss is finite, and exports it.
+A float ONNX file is good within 60 dB of the model, or where the model's own rounding shows more (random weights can
+make it grow from layer to layer): when the file is about as near to the model in float64 as the model is.
 Exits with 1 when a model that can be prepared fails later.
 """
 
@@ -79,6 +81,13 @@ def outputs(module: nn.Module, inputs: tuple[Any, Any]) -> Arrays:
         return [leaf.numpy() for leaf in tensors(module.eval()(*args, **keywords))]
 
 
+def near_exact(model: nn.Module, inputs: tuple[Any, Any], own: Arrays, other: Arrays) -> bool:
+    """Whether `other` is at most 6 dB further from the model in float64 than what the model itself returns."""
+    widened = pytree.tree_map(lambda x: x.double() if torch.is_tensor(x) and x.is_floating_point() else x, inputs)
+    exact = outputs(deepcopy(model).double(), widened)
+    return sqnr(exact, other) > sqnr(exact, own) - 6
+
+
 def run(model: onnx.ModelProto, inputs: Sequence[torch.Tensor]) -> Arrays:
     """What onnxruntime returns."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -87,7 +96,12 @@ def run(model: onnx.ModelProto, inputs: Sequence[torch.Tensor]) -> Arrays:
 
 
 def sqnr(expected: Arrays, actual: Arrays) -> float:
-    """10 * log10 of the power of the expected floats over that of the differences, infinite when there are none."""
+    """10 * log10 of the power of the expected floats over that of the differences, infinite when there are none.
+
+    NaN when an output has another size, as the number of detections may.
+    """
+    if [array.shape for array in expected] != [array.shape for array in actual]:
+        return math.nan
     pairs = [(a.astype(float), b.astype(float)) for a, b in zip(expected, actual, strict=True) if a.dtype.kind == "f"]
     finite = [(a[np.isfinite(a)], b[np.isfinite(a)]) for a, b in pairs]
     signal, noise = sum(np.sum(a**2) for a, _ in finite), sum(np.sum((a - b) ** 2) for a, b in finite)
@@ -114,7 +128,7 @@ def journey(entry: Any) -> Journey:
     def as_float() -> None:
         result = run(emit_onnx(Pipeline.parse("legalize-onnx,expand-opaque,legalize-onnx").run(graph.copy())), leaves)
         closeness = sqnr(expected, result)
-        assert closeness > 60, f"float ONNX differs: {closeness:.1f} dB"
+        assert closeness > 60 or near_exact(model, inputs, expected, result), f"float ONNX differs: {closeness:.1f} dB"
 
     def quantized() -> None:
         whole = qir.quantize(graph, data=[[leaf.numpy() for leaf in leaves]])
