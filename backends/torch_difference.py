@@ -61,7 +61,9 @@ class _Called(nn.Module):
         self.graph, self.interpreter = graph, interpreter
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.interpreter.run(*self.graph.process_inputs(*args, **kwargs), enable_io_processing=False)
+        # Graph.process_inputs takes no keywords; for a graph that has any, it is this.
+        inputs = pytree.arg_tree_leaves(*args, **kwargs) if kwargs else self.graph.process_inputs(*args)
+        return self.interpreter.run(*inputs, enable_io_processing=False)
 
 
 class _Comparison(fx.Interpreter):

@@ -160,3 +160,17 @@ def test_a_layer_or_a_call_that_computes_otherwise_is_named() -> None:
     assert "the layer layer" in str(found(lambda prepared: nn.init.zeros_(prepared.layer.weight)))
     assert "the layer module_relu" in str(found(lambda prepared: setattr(prepared, "module_relu", nn.Sigmoid())))
     assert "the layer module_sigmoid" in str(found(lambda prepared: setattr(prepared, "module_sigmoid", nn.ReLU())))
+
+
+def test_a_difference_is_named_for_keyword_examples_too() -> None:
+    class Sly(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+            return self.a(x) * scale * (2 if torch.compiler.is_compiling() else 3)
+
+    with pytest.raises(QirError, match="output 0 of the prepared model differs") as caught:
+        qir.prepare_model(Sly(), example_keywords={"x": torch.randn(2, 3), "scale": torch.ones(3)})
+    assert "differs first" in str(caught.value)
