@@ -15,6 +15,7 @@ from qir.backends.torch_module import emit_torch
 from qir.frontends.torch_export import import_exported
 from tests.comparing import same
 from tests.test_aimet_defects import Calls
+from tests.torchvision_cpu import torchvision_models
 
 
 def layers(prepared: fx.GraphModule) -> list[str]:
@@ -160,6 +161,7 @@ def test_batch_and_length_stay_symbolic_in_an_exported_model(batch: int, masked:
 
 @pytest.mark.slow
 def test_batch_and_length_stay_symbolic_in_a_transformers_encoder() -> None:
+    torchvision_models()  # transformers imports torchvision where it is installed
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     model = transformers.BertModel(transformers.BertConfig(vocab_size=50, **sizes)).eval()
