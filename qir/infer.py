@@ -71,7 +71,7 @@ def promoted_types(node: Node) -> list[Type | None]:
                        if isinstance(other, TensorType)]  # fmt: skip
             partners = [dtype for dtype, others in tensors if others == variable]
             if not partners and node.definition.trait(Elementwise) and schema.outputs[0].type_str == variable:
-                partners = [dtype for dtype, _ in tensors]
+                partners = [dtype for dtype, _ in tensors if dtype != "bool"]  # a Where's condition decides nothing
             dtype = partners[0] if partners and partners[0] is not None else type.dtype
             if type.kind == "float" and dtype[0] not in "fbc":
                 dtype = "f32"

@@ -124,6 +124,7 @@ def _process(rank: int, importer: str, port: int, folder: str) -> None:
     parallel = nn.parallel.DistributedDataParallel(prepared.train())
     parallel(image(rank)).square().sum().backward()
     torch.save({name: value.grad for name, value in prepared.named_parameters()}, f"{folder}/{rank}.pt")
+    dist.barrier()  # a process that leaves early breaks the connections of the other
     dist.destroy_process_group()
 
 
