@@ -262,7 +262,8 @@ def entropy(seen: Histogram, low: np.ndarray, high: np.ndarray, percent: float) 
         found = divergence(magnitudes, bins, levels)
         better = (found < best) & (bins * width < np.maximum(-low, high) + width * (TOP // FINE))
         best, threshold = np.where(better, found, best), np.where(better, bins * width, threshold)
-    return np.maximum(low, -threshold), np.minimum(high, threshold)
+    # Where all values lie beyond the threshold, the range ends at the nearest of them.
+    return np.minimum(np.maximum(low, -threshold), high), np.maximum(np.minimum(high, threshold), low)
 
 
 def divergence(magnitudes: np.ndarray, bins: int, levels: np.ndarray) -> np.ndarray:

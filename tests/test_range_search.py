@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qir import range_search
@@ -144,6 +144,7 @@ def test_divergence_is_the_sum_over_bins() -> None:
 
 @pytest.mark.parametrize("method", ["min-max", "sqnr", "percentile", "mse", "entropy"])
 @settings(max_examples=40, deadline=None)
+@example([-1.0])
 @given(st.lists(st.floats(-MAX, MAX, width=32) | st.sampled_from([0.0, 1e-45, -1e-30, 1.0]), min_size=1, max_size=20))
 def test_a_range_lies_within_what_was_seen(method: str, values: list[float]) -> None:
     x = np.array(values, np.float32)
