@@ -283,9 +283,10 @@ class QuantizationSimModel:
         """
         options = dict(onnx_export_args or {})
         opset = options.pop("opset_version", None) or profile_of(self.target or DEFAULT_TARGET).opset
-        if options or export_to_torchscript:
-            odd = ", ".join([*options, *["export_to_torchscript"] * export_to_torchscript])
-            raise QirError(f"export knows no {odd}", help="onnx_export_args may hold opset_version")
+        refused = ["export_to_torchscript"] * export_to_torchscript + ["export_model=False"] * (not export_model)
+        if options or refused:
+            help = "onnx_export_args may hold opset_version; save_encodings_to_json writes encodings alone"
+            raise QirError(f"export knows no {', '.join([*options, *refused])}", help=help)
         return export_simulation(
             self.graph, self.model, path, filename_prefix, version=version, opset=opset,
             format="qdq" if use_embedded_encodings else format,

@@ -217,6 +217,8 @@ def test_55_what_export_does_not_know_is_refused(exported: tuple[QuantizationSim
     sim, folder = exported
     with pytest.raises(QirError, match="knows no"):
         sim.export(folder, "other", onnx_export_args={"operator_export_type": 1})
+    with pytest.raises(QirError, match="export_model=False"):
+        sim.export(folder, "other", export_model=False)
     with pytest.raises(QirError, match="no version"):
         sim.export(folder, "other", version="9.9")
     assert not list(folder.glob("other*"))
