@@ -29,6 +29,7 @@ from conftest import MARK, checked, split, transformed
 
 from qir import onnx_traits, ops, registry
 from qir.__main__ import main
+from qir.frontends.torch_table import lowers
 from qir.targets import target_names
 
 ROOT = Path(__file__).parent.parent
@@ -123,6 +124,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_imported", dict(registry._imported))
     monkeypatch.setattr(onnx_traits, "TRAITS", dict(onnx_traits.TRAITS))
+    monkeypatch.setattr(lowers, "table", dict(lowers.table))
     yield Reader(tmp_path)
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
