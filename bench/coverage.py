@@ -2,7 +2,7 @@
 
     python -m bench.coverage [--zoo FOLDER] [--json FILE] [MODEL ...]
 
-The folder holds `zoo.py` with a dictionary `ZOO` of entries that have `build()`, `inputs(offset)`, `tags` and `source`.
+The folder is one of `bench.zoo`.
 Times are those of second calls. The column "× alone" is, for a model that torch.fx takes, preparing it without examples
 against `torch.fx.symbolic_trace`; for others, preparing it against `torch.export.export` with sizes that are all fixed.
 Exits with 1 when the outputs of a model that is not tagged `data_dependent` differ.
@@ -19,8 +19,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import fx, nn
 
+from bench.zoo import chosen
 from qir.errors import QirError
 from qir.frontends.torch_program import quiet
 from qir.preparation import Preparation, preparation
@@ -148,24 +147,13 @@ def summary(found: Sequence[Coverage]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 0 when every model that can be is bit-equal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="names in the zoo (default: all)")
-    parser.add_argument("--zoo", type=Path, default=Path("../shared/zoo"), help="its folder (default: ../shared/zoo)")
-    parser.add_argument("--json", type=Path, help="where to write what the table shows")
-    given = parser.parse_args(arguments)
-    if not (given.zoo / "zoo.py").is_file():
-        parser.error(f"there is no zoo.py in {given.zoo}")
-    sys.path.insert(0, str(given.zoo))
-    zoo = import_module("zoo").ZOO
-    if unknown := set(given.models) - set(zoo):
-        parser.error(f"no model is called {', '.join(sorted(unknown))}")
+    models = chosen(parser, arguments)
     preparation(nn.Linear(2, 2), Examples([torch.ones(1, 2)]), importer="export")  # what is loaded once is not timed
     found = []
-    for name in track(given.models or list(zoo), "models"):
+    for entry in track(models.entries, "models"):
         with quiet():
-            found.append(measured(zoo[name]))
-    if given.json is not None:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps([asdict(coverage) for coverage in found], indent=1) + "\n")
+            found.append(measured(entry))
+    models.write(json.dumps([asdict(coverage) for coverage in found], indent=1))
     console = Console()
     console.width = max(console.width, 130)
     console.print(table(found))

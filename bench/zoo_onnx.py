@@ -2,9 +2,10 @@
 
     python -m bench.zoo_onnx [--zoo FOLDER] [--json FILE] [MODEL ...]
 
-The folder is that of `bench.coverage`. SQNR, in dB over all float outputs, is that of the W8A8 simulator beside the
-model ("simulator"), and of the quantized file in onnxruntime beside the simulator ("onnxruntime"). "Trained" takes one
-step of SGD in a `QuantizationSimModel` under AIMET's default config, after which its loss is finite, and exports it.
+The folder is one of `bench.zoo`. SQNR is in dB over all float outputs: that of a calibrated W8A8 `QuantizationSimModel`
+under AIMET's default config beside the model ("QuantSim"), of the simulator of `qir.quantize` for ort-x86-vnni beside
+the model ("simulator"), and of the quantized file in onnxruntime beside that simulator ("onnxruntime").
+"Trained" takes one step of SGD in the `QuantizationSimModel`, after which its weights are finite, and exports it.
 A float ONNX file is good within 60 dB of the model, or where the model's own rounding shows more (random weights can
 make it grow from layer to layer): when the file is about as near to the model in float64 as the model is.
 Exits with 1 when a model that can be prepared fails later.
@@ -19,8 +20,6 @@ import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -34,7 +33,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import qir
-from qir import Graph, Pipeline
+from bench.zoo import chosen
+from qir import Pipeline
 from qir.backends.onnx_emit import emit_onnx
 from qir.frontends.torch_program import quiet
 from qir.preparation import preparation
@@ -53,6 +53,7 @@ class Journey:
     importer: str = ""
     opaque: int = 0
     untyped: int = 0
+    quantsim: float = math.nan
     simulator: float = math.nan
     onnxruntime: float = math.nan
     failures: dict[str, str] = field(default_factory=dict)
@@ -60,7 +61,8 @@ class Journey:
     def row(self) -> list[str]:
         """The cells of the table."""
         stages = ["no" if stage in self.failures else "yes" if self.importer else "" for stage in STAGES]
-        figures = ["" if math.isnan(figure) else f"{figure:.1f}" for figure in (self.simulator, self.onnxruntime)]
+        decibels = (self.quantsim, self.simulator, self.onnxruntime)
+        figures = ["" if math.isnan(figure) else f"{figure:.1f}" for figure in decibels]
         reason = next(iter(self.failures.values()), "")
         return [self.name, self.importer, str(self.opaque), str(self.untyped), *stages, *figures, reason]
 
@@ -136,16 +138,21 @@ def journey(entry: Any) -> Journey:
         found.simulator = sqnr(expected, simulated)
         found.onnxruntime = sqnr(simulated, run(whole.onnx(), leaves))
 
-    for stage, work in zip(STAGES, (as_float, quantized, lambda: trained(graph, inputs)), strict=True):
+    def trained() -> None:
+        args, keywords = inputs
+        simulator = QuantizationSimModel(graph, keywords or args)
+        simulator.compute_encodings(lambda model, _: model(*deepcopy(args), **deepcopy(keywords)))
+        found.quantsim = sqnr(expected, outputs(simulator.model, inputs))
+        train(simulator, inputs)
+
+    for stage, work in zip(STAGES, (as_float, quantized, trained), strict=True):
         _attempt(found, stage, work)
     return found
 
 
-def trained(graph: Graph, inputs: tuple[Any, Any]) -> None:
-    """Calibrate a simulator, take a step of SGD, export it."""
+def train(simulator: QuantizationSimModel, inputs: tuple[Any, Any]) -> None:
+    """Take a step of SGD, export."""
     args, keywords = inputs
-    simulator = QuantizationSimModel(graph, keywords or args)
-    simulator.compute_encodings(lambda model, _: model(*deepcopy(args), **deepcopy(keywords)))
     weights = [weight for weight in simulator.model.parameters() if weight.requires_grad]
     losses = [leaf.square().mean() for leaf in tensors(simulator.model(*deepcopy(args), **deepcopy(keywords)))
               if leaf.requires_grad]  # fmt: skip
@@ -172,7 +179,7 @@ def _reason(error: Exception) -> str:
 
 def table(found: Sequence[Journey]) -> Table:
     """One row for every model."""
-    made = Table("model", "importer", "opaque", "untyped", *STAGES, "simulator", "onnxruntime", "why not",
+    made = Table("model", "importer", "opaque", "untyped", *STAGES, "QuantSim", "simulator", "onnxruntime", "why not",
                  title="models on their way to ONNX")  # fmt: skip
     for each in found:
         made.add_row(*each.row())
@@ -182,23 +189,13 @@ def table(found: Sequence[Journey]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 when a prepared model fails later."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="all of them unless stated")
-    parser.add_argument("--zoo", type=Path, default=Path("../shared/zoo"), help="the folder with zoo.py")
-    parser.add_argument("--json", type=Path, help="where to write the rows as JSON")
-    given = parser.parse_args(arguments)
-    if not (given.zoo / "zoo.py").is_file():
-        parser.error(f"there is no zoo.py in {given.zoo}")
-    sys.path.insert(0, str(given.zoo))
-    zoo = import_module("zoo").ZOO
-    if unknown := set(given.models) - set(zoo):
-        parser.error(f"no model is called {', '.join(sorted(unknown))}")
+    models = chosen(parser, arguments)
     onnxruntime.set_default_logger_severity(4)
     found = []
-    for name in track(given.models or list(zoo), "models"):
-        found.append(journey(zoo[name]))
+    for entry in track(models.entries, "models"):
+        found.append(journey(entry))
         print(" | ".join(found[-1].row()), flush=True)
-        if given.json:
-            given.json.write_text(json.dumps([asdict(each) for each in found], indent=1))
+        models.write(json.dumps([asdict(each) for each in found], indent=1))
     Console(width=200).print(table(found))
     prepared = [each for each in found if each.importer]
     failed = sum(bool(each.failures) for each in prepared)
