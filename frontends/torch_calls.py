@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from qir.frontends.torch_computed import DeviceOf
 from qir.frontends.torch_lowerings import Builder, Lowering, lowers, plain_name
 from qir.frontends.torch_opaque import OPAQUE
 from qir.graph import Node, Value
+from qir.lowering import bound
 from qir.opaque_calls import number_of
 from qir.traits import IdentityInInference, MovesData, Stateful, Views
 from qir.types import ScalarType
@@ -56,26 +56,6 @@ def views(value: Value) -> set[Value]:
                 found.add(other)
                 stack.append(other)
     return found
-
-
-@cache
-def _parameters(lowering: Lowering) -> list[str]:
-    """The names of the arguments of the calls that it lowers."""
-    return list(inspect.signature(lowering).parameters)[1:]
-
-
-def bound(lowering: Lowering, layer: nn.Module) -> Lowering:
-    """The lowering, with every parameter that a call leaves out read from the layer."""
-    parameters = _parameters(lowering)
-
-    def call(build: Builder, *args: Any, **kwargs: Any) -> Any:
-        given = dict(zip(parameters, args, strict=False)) | kwargs
-        for name in parameters:
-            if name not in given and hasattr(layer, name):
-                given[name] = TRAINING if name == "training" else getattr(layer, name)
-        return lowering(build, **given)
-
-    return call
 
 
 def lowering_of_layer(layer: nn.Module) -> Lowering | None:

@@ -11,7 +11,6 @@ of Tensor (`Tensor.relu`) or, by its full name, a function of a package that nee
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
@@ -20,15 +19,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from qir.errors import QirError
-from qir.graph import Graph, Node, Value
+from qir.graph import Value
+from qir.lowering import Builder, Lowering, Spelling, Table, Unlowered, is_plain, known, numbers, one_node, unless
 from qir.types import DTYPES as ONNX_DTYPES
 from qir.types import NAMES as ONNX_NAMES
 from qir.types import NUMPY, ScalarType, TensorType
 from qir.weights import Weight
 
-Spelling = Callable[..., Any] | type | str
-Lowering = Callable[..., Any]
+__all__ = [
+    "DTYPES", "TORCH_DTYPES", "Builder", "Lowering", "Lowerings", "Spelling", "Unlowered", "agreed", "composite",
+    "is_plain", "known", "lowers", "make_weight", "numbers", "plain_name", "read_tensor", "type_of_tensor", "unless",
+]  # fmt: skip
 
 DTYPES = {
     torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16",
@@ -42,31 +43,8 @@ TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 assert set(DTYPES.values()) <= set(ONNX_NAMES.values())
 
 
-class Unlowered(Exception):
-    """Raised by a lowering for arguments that it does not cover; the call then stays opaque, for this reason."""
-
-
-class Lowerings:
-    """Functions, methods and layer classes, each with the function that lowers it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.table: dict[Spelling, Lowering] = {}
-
-    def __call__(self, *spellings: Spelling) -> Callable[[Lowering], Lowering]:
-        """Register a lowering. Raises QirError when a spelling already has one."""
-
-        def register(lowering: Lowering) -> Lowering:
-            for spelling in dict.fromkeys(spellings):
-                if spelling in self.table:
-                    first = self.table[spelling].__name__
-                    raise QirError(
-                        f"{spelling} is already lowered by {first}", help=f"remove one of the two {self.name}s"
-                    )
-                self.table[spelling] = lowering
-            return lowering
-
-        return register
+class Lowerings(Table):
+    """Functions, methods and layer classes of torch, each with the function that lowers it."""
 
     def of_function(self, target: Any) -> Lowering | None:
         """The lowering of a function, by itself or by its full name; that of the plain function for an in-place one."""
@@ -131,112 +109,10 @@ def type_of_tensor(tensor: torch.Tensor) -> TensorType:
     return TensorType(DTYPES.get(tensor.dtype), tuple(tensor.shape))
 
 
-class Builder:
-    """What a lowering builds with: adds nodes to a graph and keeps a list of them."""
-
-    def __init__(self, graph: Graph, weight_of: Callable[[torch.Tensor], Value]) -> None:
-        self.graph = graph
-        self.weight_of = weight_of
-        self.added: list[Node] = []
-        self.constants: list[Value] = []
-
-    def __call__(self, op: str, *operands: Any, **attrs: Any) -> Value:
-        """The first result of a new node. Tensors and numbers become constants.
-
-        Attributes that are None are left out, and so are operands that are None at the end.
-        """
-        return self.several(op, None, *operands, **attrs)[0]
-
-    def several(self, op: str, results: int | None, *operands: Any, **attrs: Any) -> list[Value]:
-        """The results of a new node, as many as `results` says."""
-        known(not any(map(_holds_value, attrs.values())), "an argument that is computed")
-        values = [self.value(operand) for operand in operands]
-        while values and values[-1] is None:
-            values.pop()
-        kept = {name: value for name, value in attrs.items() if value is not None}
-        node = self.graph.add(op, values, kept, results=results)
-        self.added.append(node)
-        return list(node.results)
-
-    def value(self, operand: Any) -> Value | None:
-        """`operand` as a value of the graph. Raises Unlowered for what no operand can be."""
-        match operand:
-            case None | Value():
-                return operand
-            case torch.Tensor():
-                return self.weight_of(operand)
-            case bool() | int() | float() | np.ndarray():
-                return self._constant(operand)
-        raise Unlowered(f"a {type(operand).__name__} is no operand")
-
-    def indices(self, numbers: Sequence[int]) -> Value:
-        """A constant vector of i64."""
-        return self._constant(np.array(numbers, np.int64))
-
-    def _constant(self, data: Any) -> Value:
-        self.constants.append(self.graph.constant(data))
-        return self.constants[-1]
-
-    def undo(self) -> None:
-        """Take back what was built."""
-        for node in reversed(self.added):
-            self.graph.erase(node)
-        for value in self.constants:
-            if value in self.graph.nx:
-                self.graph.remove_weight(value)
-        self.added.clear()
-        self.constants.clear()
-
-
-def numbers(value: Any, count: int) -> tuple[int, ...]:
-    """A number repeated `count` times, or the numbers of a sequence of that length. Raises Unlowered for others."""
-    items = tuple(value) if isinstance(value, list | tuple | torch.Size) else (value,) * count
-    if len(items) == 1:
-        items *= count
-    if len(items) != count or not all(isinstance(item, int) for item in items):
-        raise Unlowered(f"{value!r} is not {count} known numbers")
-    return items
-
-
-def unless(trivial: int, items: tuple[int, ...]) -> tuple[int, ...] | None:
-    """`items`, or None when all of them are `trivial`, which is what the operator does without the attribute."""
-    return None if all(item == trivial for item in items) else items
-
-
-def known(condition: bool, reason: str) -> None:
-    """Raise Unlowered with `reason` unless `condition`."""
-    if not condition:
-        raise Unlowered(reason)
-
-
-def _holds_value(attribute: Any) -> bool:
-    return isinstance(attribute, Value) or (isinstance(attribute, list | tuple) and any(map(_holds_value, attribute)))
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a nest of tuples and lists holds numbers, strings and None alone: nothing that is computed."""
-    if isinstance(value, list | tuple):
-        return all(map(is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
-
-
 def composite(op: str, spellings: Sequence[Spelling], bind: Callable[..., tuple[Sequence[Any], dict[str, Any]]],
               results: Callable[[Sequence[Value]], Any] | None = None) -> Lowering:  # fmt: skip
-    """Register the lowering of a call to one node.
-
-    `bind` has the call's parameters, and returns operands and attributes; `results` arranges two results.
-    """
-
-    def lowering(build: Builder, *args: Any, **kwargs: Any) -> Any:
-        operands, attrs = bind(*args, **kwargs)
-        known(is_plain(tuple(attrs.values())), "an argument that is computed")
-        return build(op, *operands, **attrs) if results is None else results(build.several(op, 2, *operands, **attrs))
-
-    given = inspect.signature(bind)
-    first = inspect.Parameter("build", inspect.Parameter.POSITIONAL_ONLY)
-    lowering.__signature__ = given.replace(parameters=[first, *given.parameters.values()])  # type: ignore[attr-defined]
-    lowering.__name__ = op.rpartition(".")[2].lower()
-    return lowers(*spellings)(lowering)
+    """Register the lowering of a call to one node, as `one_node` makes it."""
+    return lowers(*spellings)(one_node(op, bind, results))
 
 
 def agreed(build: Builder, *operands: Any) -> list[Any]:

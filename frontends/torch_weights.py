@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable
 import torch
 from torch import nn
 
-from qir.frontends.torch_lowerings import make_weight, type_of_tensor
+from qir.frontends.torch_lowerings import known, make_weight, type_of_tensor
 from qir.graph import Graph, Value
 
 
@@ -37,7 +37,11 @@ class Weights:
         return cls(graph, [*parameters, *model.named_buffers(remove_duplicate=False)], transient)
 
     def of(self, tensor: torch.Tensor) -> Value:
-        """The one value of this tensor; a literal for a tensor that is no part of the model's state."""
+        """The one value of this tensor; a literal for a tensor that is no part of the model's state.
+
+        Raises Unlowered for what is no tensor.
+        """
+        known(isinstance(tensor, torch.Tensor), f"a {type(tensor).__name__} is no operand")
         if id(tensor) not in self.values:
             paths = self.paths.get(id(tensor), ())
             weight = make_weight(tensor, paths, not any(path in self.transient for path in paths))

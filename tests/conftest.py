@@ -15,11 +15,16 @@ the last part.
 from __future__ import annotations
 
 import difflib
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.setdefault("KERAS_HOME", str(Path(tempfile.gettempdir()) / "qir-keras"))
 
 MARK = "// ----\n"
 ERROR = "// error:\n"
