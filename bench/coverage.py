@@ -5,6 +5,7 @@
 The folder is one of `bench.zoo`.
 Times are those of second calls. The column "× alone" is, for a model that torch.fx takes, preparing it without examples
 against `torch.fx.symbolic_trace`; for others, preparing it against `torch.export.export` with sizes that are all fixed.
+The column "× alike" is preparing such a model against `torch.export.export` with the sizes symbolic that qir asks for.
 Exits with 1 when the outputs of a model that is not tagged `data_dependent` differ.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +30,7 @@ from torch import fx, nn
 
 from bench.zoo import chosen
 from qir.errors import QirError
-from qir.frontends.torch_program import quiet
+from qir.frontends.torch_program import all_axes, dynamic_shapes, quiet
 from qir.preparation import Preparation, preparation
 from qir.progress import track
 from qir.same_outputs import Examples
@@ -39,9 +41,11 @@ DATA_DEPENDENT = "data_dependent"
 
 @dataclass
 class Coverage:
-    """What was found for one model. `traced` and `exported` are the times of torch.fx and torch.export without qir.
+    """What was found for one model.
 
-    All are times of a second call; `without_examples` prepares the model without comparing outputs. 0 is "it fails".
+    `traced`, `exported` (sizes fixed) and `exported_alike` (sizes symbolic) are the times of torch.fx and torch.export
+    without qir, `without_examples` that of preparing the model without comparing outputs, all of a second call. 0 is
+    "it fails".
     """
 
     name: str
@@ -56,6 +60,7 @@ class Coverage:
     without_examples: float = 0.0
     traced: float = 0.0
     exported: float = 0.0
+    exported_alike: float = 0.0
     error: str = ""
 
     @property
@@ -70,9 +75,11 @@ class Coverage:
             (self.traced, self.without_examples) if self.importer == "torch.fx" else (self.exported, self.seconds)
         )
         times = f"{own / alone:.1f}" if alone else ""
+        alike = f"{self.seconds / self.exported_alike:.1f}" if self.exported_alike else ""
         counts = [str(self.lifted), str(self.unrolled)] if self.importer else ["", ""]
         outcome = "equal" if self.equal else "no" if self.fails else "data"
-        return [self.name, self.importer, outcome, *counts, f"{self.seconds:.2f}", times, left or self.error]
+        return [self.name, self.importer, outcome, *counts, f"{self.seconds:.2f}", times, alike,
+                left or self.error]  # fmt: skip
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -107,6 +114,10 @@ def measured(entry: Any) -> Coverage:
         _describe(found, made)
         found.traced = second(lambda: fx.symbolic_trace(model))
         found.exported = second(lambda: torch.export.export(model, args, keywords, strict=False))
+        if made.importer == "torch.export":
+            sizes = dynamic_shapes(model, args, keywords, all_axes)
+            alike = partial(torch.export.export, model, args, keywords, dynamic_shapes=sizes, strict=False)
+            found.exported_alike = second(alike)
         found.without_examples = second(lambda: preparation(model, Examples()))
         found.seconds, _ = timed(lambda: preparation(model, Examples(args, keywords)))
         fresh = entry.inputs(8)
@@ -126,7 +137,17 @@ def _describe(found: Coverage, made: Preparation) -> None:
 
 def table(found: Sequence[Coverage]) -> Table:
     """One row for every model."""
-    columns = ("model", "importer", "outputs", "lifted", "unrolled", "seconds", "× alone", "left opaque, or why not")
+    columns = (
+        "model",
+        "importer",
+        "outputs",
+        "lifted",
+        "unrolled",
+        "seconds",
+        "× alone",
+        "× alike",
+        "left opaque, or why not",
+    )
     made = Table(*columns, title="prepared models")
     for coverage in found:
         made.add_row(*coverage.row())

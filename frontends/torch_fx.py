@@ -261,10 +261,10 @@ class _Importer:
 
     def _scope(self, node: fx.Node) -> str:
         """The path of the module whose forward made the call."""
-        stack = [str(path) for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
-        while stack and stack[-1] in self.layers:  # reading an attribute is noted where its value is first passed on
-            stack.pop()
-        return stack[-1] if stack else ""
+        for path, _ in reversed((node.meta.get("nn_module_stack") or {}).values()):
+            if str(path) not in self.layers:  # reading an attribute is noted where its value is first passed on
+                return str(path)
+        return ""
 
     def _place(self, added: Sequence[Node], node: fx.Node, scope: str) -> None:
         """Give new nodes their location, and the last one the name that torch.fx gave the call."""

@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -49,11 +49,11 @@ def export(
     given = (args, keywords)
     twice = pytree.tree_map(_twice, given) if dynamic and _is_one(given) and not calls else given
     failures: list[Exception] = []
-    for axes in (_all_axes, _first_axis, None) if dynamic else (None,):
+    for axes in (all_axes, _first_axis, None) if dynamic else (None,):
         args, keywords = given if axes is None else twice
-        shapes = None if axes is None else _dynamic_shapes(model, args, keywords, axes)
+        shapes = None if axes is None else dynamic_shapes(model, args, keywords, axes)
         try:
-            with kept_whole(calls), recording_flags(model) as flags, quiet():
+            with kept_whole(calls), recording_flags(model) as flags, quiet(), _remembering(shapes is None):
                 program = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
             return Recording(program, flags, calls)
         except Exception as error:  # torch.export raises whatever the model's own code raises, and much of its own
@@ -61,13 +61,14 @@ def export(
     raise untraceable("torch.export can not follow this model", model, failures[-1]) from failures[-1]
 
 
-def _dynamic_shapes(model: nn.Module, args: Any, keywords: Any, axes: Callable[[Any], Any]) -> Any:
+def dynamic_shapes(model: nn.Module, args: Any, keywords: Any, axes: Callable[[Any], Any]) -> Any:
+    """What torch.export is told of the arguments' sizes: `axes` says it of one argument."""
     bound = inspect.signature(model.forward).bind(*args, **keywords)
     return {name: pytree.tree_map(axes, value) for name, value in bound.arguments.items()}
 
 
-def _all_axes(leaf: Any) -> Any:
-    """Every axis of sequences; images and videos keep their size."""
+def all_axes(leaf: Any) -> Any:
+    """Every axis of sequences is of any size; images and videos keep theirs."""
     if not isinstance(leaf, torch.Tensor) or leaf.ndim > 3:
         return _first_axis(leaf)
     return {axis: torch.export.Dim.AUTO for axis, size in enumerate(leaf.shape) if size > 1} or None
@@ -86,6 +87,11 @@ def _is_one(given: Any) -> bool:
 
 def _twice(leaf: Any) -> Any:
     return torch.cat([leaf, leaf]) if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _remembering(types: bool) -> AbstractContextManager[None]:
+    """Inside, torch remembers the `types` of calls, or does not: keys of symbolic sizes cost more than they spare."""
+    return torch._dynamo.config.patch(fake_tensor_cache_enabled=types)  # type: ignore[no-any-return]
 
 
 @contextmanager

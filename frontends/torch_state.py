@@ -39,7 +39,6 @@ def untouched(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
         yield changed
     finally:
         for path, module in modules.items():
-            module.training = attributes[path]["training"]
             for name in vars(module).keys() - attributes[path].keys():
                 del vars(module)[name]
             vars(module).update(attributes[path])

@@ -21,9 +21,10 @@ from qir.errors import Loc, QirError
 from qir.frontends.torch_draws import RecordingDraws
 from qir.frontends.torch_einops import einops_functions, recording_einops
 from qir.frontends.torch_errors import untraceable
-from qir.frontends.torch_lines import is_users, shortened
+from qir.frontends.torch_lines import is_users
 from qir.frontends.torch_names import called
 from qir.frontends.torch_state import untouched
+from qir.lines import shortened
 
 
 class TrainingFlag(int):
@@ -118,7 +119,7 @@ def _symbolic_training(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
     with untouched(model) as changed:
         for module in model.modules():
             own = type(module).__module__.startswith("torch.")
-            module.training = False if own else TrainingFlag(0)  # type: ignore[assignment]
+            vars(module)["training"] = False if own else TrainingFlag(0)
         yield changed
 
 

@@ -121,16 +121,17 @@ def check_names(model: Any) -> None:
     import torch
     from torch import nn
 
-    if isinstance(model, nn.Module):
-        for path, what in [*model.named_modules(), *model.named_parameters(), *model.named_buffers()]:
-            if any(map(iskeyword, path.split("."))):
-                message = f"{path!r} holds a keyword of Python, which torch.fx can not write"
+    for path, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        if isinstance(module, torch.jit.ScriptModule):
+            message = f"{path or 'the model'} is compiled by torch.jit, and can not be looked into"
+            raise QirError(message, stage="import", help="give the module that it was made from")
+        for name, what in (*module._modules.items(), *module._parameters.items(), *module._buffers.items()):
+            within = f"{path}.{name}" if path else name
+            if iskeyword(name):
+                message = f"{within!r} holds a keyword of Python, which torch.fx can not write"
                 raise QirError(message, stage="import", help="give it another name")
-            if isinstance(what, torch.jit.ScriptModule):
-                message = f"{path or 'the model'} is compiled by torch.jit, and can not be looked into"
-                raise QirError(message, stage="import", help="give the module that it was made from")
             if isinstance(what, nn.UninitializedParameter | nn.UninitializedBuffer):
-                raise QirError(f"{path} has no shape yet", stage="import", help="run the model once before")
+                raise QirError(f"{within} has no shape yet", stage="import", help="run the model once before")
 
 
 def imported(name: str, read: Callable[[], Graph]) -> Graph:
@@ -221,4 +222,4 @@ def copy_training_flags(prepared: fx.GraphModule, model: nn.Module) -> None:
     for path, module in prepared.named_modules():
         while path not in flags:
             path = path.rpartition(".")[0]
-        module.training = flags[path]
+        vars(module)["training"] = flags[path]
