@@ -12,10 +12,14 @@ import numpy as np
 
 from qir.facts import CALIBRATED
 from qir.graph import Graph, Node, Value
+from qir.patterns import Candidate, Constant, Match, Op
 from qir.pipeline import Pass
 from qir.rewrite import Miss, Outcome, rewrite
 from qir.traits import Weighted
 from qir.weights import Weight
+
+LAYER = Op(Weighted, ...)
+NORM = Candidate("BatchNormalization", LAYER, Constant(), Constant(), Constant(), Constant())
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class FoldBatchNorm(Pass, name="fold-batch-norm"):
 
     def run(self, graph: Graph) -> Outcome:
         """Fold what can be folded, and remove the batch norms' counters with them."""
-        outcome = rewrite(graph, {"BatchNormalization": fold})
+        outcome = rewrite(graph, {NORM: fold})
         folded = {note.module for note in outcome.done}
         for value in graph.weights():
             owners = {path.rpartition(".")[0] for path in value.weight.paths} if value.weight else set()
@@ -48,25 +52,19 @@ class FoldBatchNorm(Pass, name="fold-batch-norm"):
         return outcome
 
 
-def fold(norm: Node, graph: Graph) -> Value | Miss:
-    """The layer before `norm`, with weights that do both."""
-    match norm:
-        case Node(_, [Value(node=Node() as layer, uses=[_], is_output=False), gamma, beta, mean, variance]):
-            weighted = layer.definition.trait(Weighted)
-        case Node(_, [Value(node=Node(), uses=uses), *_]) if len(uses) > 1:
-            return Miss(f"what it normalizes has {len(uses)} readers")
-        case _:
-            return Miss("it does not follow a layer")
+def fold(found: Match, graph: Graph) -> Value | Miss:
+    """The layer before a batch norm, with weights that do both."""
+    layer, norm = found[LAYER], found[NORM]
+    weighted = layer.definition.trait(Weighted)
     if weighted is None or weighted.bias is None:
-        return Miss(f"it follows {layer.op}, which has no weights to fold into")
+        return Miss(f"its {layer.op} has no bias to fold into")
     if norm.attr("training_mode") or len(norm.results) > 1:
         return Miss("it uses the statistics of the batch")
     if layer.attrs.get("beta", 1.0) != 1.0:
         return Miss(f"its {layer.op} scales its bias")
     axis = weighted.output_axis(layer)
     weight, *bias = layer.operands[weighted.weight :]
-    constants = [weight, *bias, gamma, beta, mean, variance]
-    if axis is None or any(value is None or value.weight is None for value in constants):
+    if axis is None or any(value is None or value.weight is None for value in (weight, *bias)):
         return Miss("a weight is computed, or its output channels are not on one axis")
     if any(len(value.uses) > 1 for value in (weight, *bias)):
         return Miss("another call reads the weight too")

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.graph import Graph, Node, Value
+from qir.graph import Graph, Value
+from qir.patterns import Constant, Input, Match, Op
 from qir.pipeline import Pass
 from qir.rewrite import Miss, Outcome, rewrite
+
+X, SCALE, BIAS, MEAN, VARIANCE = Input(), Constant(), Constant(), Constant(), Constant()
+NORM = Op("BatchNormalization", X, SCALE, BIAS, MEAN, VARIANCE)
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,15 @@ class SpellBatchNorm(Pass, name="spell-batch-norm"):
 
     def run(self, graph: Graph) -> Outcome:
         """Rewrite every batch norm whose statistics are constants."""
-        return rewrite(graph, {"BatchNormalization": spelled})
+        return rewrite(graph, {NORM: spelled})
 
 
-def spelled(node: Node, graph: Graph) -> Value | Miss:
-    """The product and the sum that `node` is."""
-    x, *parameters = node.operands
-    if any(value.weight is None for value in parameters):
-        return Miss("its statistics are computed")
+def spelled(found: Match, graph: Graph) -> Value | Miss:
+    """The product and the sum that a batch norm is."""
+    node, x = found[NORM], found[X]
     if x.type.rank is None or x.type.dtype != "f32" or any(result.uses for result in node.results[1:]):
         return Miss("it is not one float32 tensor of known rank")
-    scale, bias, mean, variance = (value.array.astype(np.float32) for value in parameters)
+    scale, bias, mean, variance = (found[each].array.astype(np.float32) for each in (SCALE, BIAS, MEAN, VARIANCE))
     factor = scale * (np.float32(1) / np.sqrt(variance + np.float32(node.attr("epsilon"))))
     shape = [-1] + [1] * (x.type.rank - 2)
     layer = node.module or node.result.hint

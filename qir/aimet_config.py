@@ -13,8 +13,8 @@ from typing import Any
 
 from qir.aimet_files import FOLDER, read_config, refusal
 from qir.graph import Node
+from qir.groups import precedes_norm
 from qir.ops import COMPOSITES, definition
-from qir.patterns import precedes_norm
 from qir.placement import FLOATS, Grid, Group, OperandRule, Parameter, Placement, Rule, Writes
 from qir.traits import KeepsGrid
 

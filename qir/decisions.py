@@ -9,8 +9,8 @@ from qir.errors import QirError
 from qir.facts import computes, is_quantizer
 from qir.flow import Flow, is_float
 from qir.graph import Graph, Node, Use, Value
+from qir.groups import matches
 from qir.infinities import infinite_values
-from qir.patterns import matches
 from qir.placement import Grid, Placement, Rule, Settings, Settled, settings
 from qir.regions import slower_on_integers
 from qir.rewrite import Note

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from qir.graph import Graph, Node, Use, Value
-from qir.patterns import Match
+from qir.groups import Match
 from qir.placement import Settings, parameter_names
 from qir.traits import KeepsGrid, Shapes, Unary
 from qir.types import ScalarType

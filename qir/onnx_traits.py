@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qir.einsum import einsum_parts
 from qir.traits import (
     Clamps,
+    Commutes,
     Composed,
     Elementwise,
     IdentityInInference,
@@ -90,9 +91,12 @@ TRAITS: dict[str, tuple[Trait, ...]] = {
         (Stateful(),),
     ),
     **dict.fromkeys(
-        ["Add", "Sub", "Mul", "Div", "Pow", "Mod", "Max", "Min", "Mean", "Sum", "PRelu", "Where", "BitShift",
-         "And", "Or", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+        ["Add", "Mul", "Max", "Min", "Mean", "Sum", "And", "Or", "Xor", "Equal",
          "BitwiseAnd", "BitwiseOr", "BitwiseXor"],
+        (Elementwise(), Commutes()),
+    ),
+    **dict.fromkeys(
+        ["Sub", "Div", "Pow", "Mod", "PRelu", "Where", "BitShift", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"],
         (Elementwise(),),
     ),
     **dict.fromkeys(

@@ -1,125 +1,251 @@
-"""Finds the groups of operators that a kernel computes together."""
+"""Patterns for rewrite rules: the operators around a node, and what keeps a node from matching.
+
+    x = Input()
+    gate = Op("Sigmoid", x)
+    SWISH = Op("Mul", x, gate)
+
+An `Op` is a node, by the name of its operator or by a trait, with a pattern for each of its operands. A pattern that
+stands in two places stands for the same thing in both, so a pattern is a graph, as a model is: `x` above is read twice.
+The patterns are the names of what they match: `found[gate]` is the node, `found[x]` the value.
+
+Operands of an operator that `Commutes` match in any order. `None` is an operand that is left out, `...` behind the
+others any further ones, and `split[1]` the second result of the pattern `split`. Nothing but the match may read what
+the operators inside of it compute, except of those that are `Shared`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from types import EllipsisType
+from typing import Union, overload
 
-from qir.graph import Graph, Node, Value
-from qir.placement import Group
-from qir.rewrite import Note
-from qir.traits import Weighted
+from qir.graph import Node, Value
+from qir.rewrite import Miss
+from qir.traits import Commutes, Trait
+
+
+class Input:
+    """Any value."""
+
+    def mismatch(self, value: Value) -> str:
+        """What keeps the value from being this one, to be read behind the operand's name; empty when nothing does."""
+        return ""
+
+
+class Constant(Input):
+    """A value that does not depend on the inputs of the graph: a weight or a literal."""
+
+    def mismatch(self, value: Value) -> str:
+        return "" if value.weight is not None else "is computed, not a constant"
+
+
+class Op:
+    """The result of an operator. `kind` is its name or a trait, `attributes` are those that it must have."""
+
+    def __init__(self, kind: str | type[Trait], *operands: Operand, **attributes: object) -> None:
+        self.kind = kind
+        self.operands = tuple(operand for operand in operands if not isinstance(operand, EllipsisType))
+        self.open = len(self.operands) < len(operands)
+        self.attributes = attributes
+
+    def __getitem__(self, port: int) -> Result:
+        """Result number `port`."""
+        return Result(self, port)
+
+    def __str__(self) -> str:
+        return self.kind if isinstance(self.kind, str) else f"an operator with the trait {self.kind.__name__}"
+
+    def match(self, node: Node) -> Match | Miss | None:
+        """How this pattern stands at the node, or why not; None when too little of it is there to be a candidate.
+
+        A node is a candidate when two of the pattern's operators are there, or all.
+        """
+        search = _Search()
+        for bound in search.node(self, node, {}) if self.is_kind(node) else ():
+            reader = _read_outside(self, bound)
+            if reader is None:
+                return Match(bound)
+            search.fail(bound, reader)
+        return Miss(search.reason) if search.depth >= self.candidate_from() else None
+
+    def ways(self, node: Node) -> Iterator[Match]:
+        """Every way in which this pattern stands at the node, whatever else reads the inside of it."""
+        return map(Match, _Search().node(self, node, {})) if self.is_kind(node) else iter(())
+
+    def candidate_from(self) -> int:
+        """How many operators have to be there for a node to be a candidate."""
+        return 2 if any(isinstance(operand, Op | Result) for operand in self.operands) else 1
+
+    def mismatch(self, node: Node) -> str:
+        """What keeps the node, its operands aside, from being this one; empty when nothing does."""
+        for name, wanted in self.attributes.items():
+            if node.attr(name) != wanted:
+                return f"{name} of {node.op} is {node.attr(name)!r}, not {wanted!r}"
+        return ""
+
+    def is_kind(self, node: Node) -> bool:
+        """Whether the node has this operator or trait."""
+        return node.op == self.kind if isinstance(self.kind, str) else node.definition.trait(self.kind) is not None
+
+    def behind(self, value: Value, port: int) -> list[Node]:
+        """The nodes of which the value counts as result number `port`."""
+        return [value.node] if value.node is not None and value.port == port else []
+
+    def places(self, node: Node) -> Iterator[Sequence[tuple[Operand, int]]]:
+        """The ways to put the pattern's operands on those of the node, by number; none when the counts differ."""
+        count = len(node.operands)
+        if self.open or len(self.operands) >= count:
+            ports = range(max(count, len(self.operands)))
+            orders = permutations(ports, len(self.operands)) if node.definition.trait(Commutes) else [ports]
+            yield from (list(zip(self.operands, order, strict=False)) for order in orders)
+
+
+class Candidate(Op):
+    """An operator that is a candidate by itself: what does not match around it is always reported."""
+
+    def candidate_from(self) -> int:
+        return 1
+
+
+class Shared(Op):
+    """An operator inside of a pattern whose results may be read outside of the match, and stay then."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Result number `port` of an operator."""
+
+    op: Op
+    port: int
+
+
+Operand = Union[Input, Op, Result, EllipsisType, None]  # noqa: UP007  (a name that is defined later stands in it)
+Bound = Mapping[Op | Input, Node | Value]
 
 
 @dataclass(frozen=True)
 class Match:
-    """A group in a graph: the node at each step."""
+    """What stands for each pattern."""
 
-    group: Group
-    nodes: tuple[Node, ...]
-
-    @property
-    def kernel(self) -> Node:
-        """The node whose settings hold for the result; a batch norm that folds has none."""
-        node = self.nodes[self.group.kernel]
-        return next((step for step in self.nodes if node is self._norm_after(step)), node)
+    bound: Bound
 
     @property
-    def end(self) -> Value:
-        """The result of the group."""
-        return _line(self.group, self.nodes, self.nodes[-1])[-1]
+    def nodes(self) -> list[Node]:
+        """The nodes, that of the whole pattern first."""
+        return [found for found in self.bound.values() if isinstance(found, Node)]
 
-    def inner(self) -> Iterator[Value]:
-        """What is computed inside of the group and read nowhere else."""
-        end = self.end
-        for node in self.nodes:
-            yield from (value for value in _line(self.group, self.nodes, node) if value is not end)
-
-    def norms(self) -> Iterator[Node]:
-        """The batch norms that fold into the nodes."""
-        found = (self._norm_after(node) for node in self.nodes)
-        return (node for node in found if node is not None)
-
-    def _norm_after(self, node: Node) -> Node | None:
-        return node.result.uses[0].node if self.group.folds_norms and precedes_norm(node) else None
-
-    def __str__(self) -> str:
-        return "+".join(node.op.rpartition(".")[2] for node in self.nodes)
+    @overload
+    def __getitem__(self, pattern: Op) -> Node: ...
+    @overload
+    def __getitem__(self, pattern: Input) -> Value: ...
+    def __getitem__(self, pattern: Op | Input) -> Node | Value:
+        """The node that an operator stands for, the value that an input or constant stands for."""
+        return self.bound[pattern]
 
 
-def precedes_norm(node: Node) -> bool:
-    """Whether the one thing that reads the node's result is a batch norm that can be folded into it."""
-    value = node.result
-    if len(value.uses) != 1 or value.is_output:
-        return False
-    reader, port = value.uses[0]
-    weighted = node.definition.trait(Weighted)
-    foldable = weighted is not None and weighted.bias is not None and weighted.output_axis(node) is not None
-    return foldable and reader.op == "BatchNormalization" and port == 0
+@dataclass
+class _Search:
+    """Tries the ways to match, and keeps the reason that the farthest of them failed for."""
+
+    depth: int = 0
+    reason: str = ""
+
+    def fail(self, bound: Bound, reason: str) -> None:
+        depth = sum(isinstance(pattern, Op) for pattern in bound)
+        if depth > self.depth:
+            self.depth, self.reason = depth, reason
+
+    def node(self, op: Op, node: Node, bound: Bound) -> Iterator[Bound]:
+        """The ways in which `op`, whose kind the node is, stands there."""
+        bound = {**bound, op: node}
+        if reason := op.mismatch(node):
+            self.fail(bound, reason)
+            return
+        ways = list(op.places(node))
+        if not ways:
+            self.fail(bound, f"{node.op} reads {len(node.operands)} operands, not {len(op.operands)}")
+        for places in ways:
+            yield from self.operands(node, places, bound)
+
+    def operands(self, node: Node, places: Sequence[tuple[Operand, int]], bound: Bound) -> Iterator[Bound]:
+        if not places:
+            yield bound
+            return
+        (pattern, port), *rest = places
+        for more in self.operand(node, port, pattern, bound):
+            yield from self.operands(node, rest, more)
+
+    def operand(self, node: Node, port: int, pattern: Operand, bound: Bound) -> Iterator[Bound]:
+        """The ways in which operand number `port` of the node is what the pattern says."""
+        operands, name = node.operands, f"operand {_name(node, port)} of {node.op}"
+        value = operands[port] if port < len(operands) else None
+        if value is None or pattern is None:
+            if value is pattern:
+                yield bound
+            else:
+                self.fail(bound, f"{name} is {'left out' if value is None else 'given'}")
+        elif isinstance(pattern, Input):
+            reason = pattern.mismatch(value) if pattern not in bound else _other(bound[pattern], value)
+            if reason:
+                self.fail(bound, f"{name} {reason}")
+            else:
+                yield {**bound, pattern: value}
+        elif isinstance(pattern, Op | Result):
+            yield from self.result(name, value, pattern, bound)
+
+    def result(self, name: str, value: Value, pattern: Op | Result, bound: Bound) -> Iterator[Bound]:
+        op, port = (pattern.op, pattern.port) if isinstance(pattern, Result) else (pattern, 0)
+        nodes = op.behind(value, port)
+        if op in bound:
+            if bound[op] in nodes:
+                yield bound
+            else:
+                self.fail(bound, f"{name} {_other(bound[op], value)}")
+            return
+        fitting = [node for node in nodes if op.is_kind(node) and node not in bound.values()]
+        if not fitting:
+            self.no_result(name, value, op, port, bound)
+        for node in fitting:
+            yield from self.node(op, node, bound)
+
+    def no_result(self, name: str, value: Value, op: Op, port: int, bound: Bound) -> None:
+        node = value.node
+        if node is None:
+            self.fail(
+                bound,
+                f"{name} is {'an input of the graph' if value.weight is None else 'a constant'}, not computed by {op}",
+            )
+        elif not op.is_kind(node):
+            self.fail(bound, f"{name} is computed by {node.op}, not by {op}")
+        elif value.port != port:
+            self.fail({**bound, op: node}, f"{name} is result {value.port} of {node.op}, not result {port}")
+        else:
+            self.fail({**bound, op: node}, f"{name} is %{value.hint} once more, where the pattern has another {op}")
 
 
-def _line(group: Group, nodes: Sequence[Node], node: Node) -> list[Value]:
-    """The result of a step, and that of the batch norm which folds into it, if the group has no step for that."""
-    value = node.result
-    if group.folds_norms and precedes_norm(node) and (norm := value.uses[0].node) not in nodes:
-        return [value, norm.result]
-    return [value]
+def _name(node: Node, port: int) -> str:
+    names = node.definition.operands
+    return names[port] if port < len(names) else str(port)
 
 
-def matches(graph: Graph, groups: Sequence[Group]) -> tuple[list[Match], list[Note], set[Group]]:
-    """The matches that share no node, larger groups first; why near ones are none; the groups that matched."""
-    taken: set[Node] = set()
-    found: list[Match] = []
-    missed: dict[tuple[Node, str], Note] = {}
-    nodes = graph.nodes()
-    for group in sorted(groups, key=lambda group: -len(group.steps)):
-        for last in nodes:
-            if last in taken or not group.steps[-1](last):
-                continue
-            whole = next(_extended(group, (last,), taken), None)
-            obstacle = None if whole is None else _obstacle(group, whole)
-            if whole is not None and obstacle is None:
-                found.append(Match(group, whole))
-                taken.update(whole)
-            elif whole is not None:
-                name = str(Match(group, whole))
-                missed.setdefault((whole[0], name), Note.of(whole[0], f"is not one kernel {name}: {obstacle}"))
-    left = [note for (node, _), note in missed.items() if node not in taken]
-    return found, left, {match.group for match in found}
+def _other(expected: Node | Value, value: Value) -> str:
+    """What is said of a value that should be another one; nothing when it is that one."""
+    wanted = expected.result if isinstance(expected, Node) else expected
+    return "" if value is wanted else f"is %{value.hint}, not %{wanted.hint}"
 
 
-def _extended(group: Group, nodes: tuple[Node, ...], taken: set[Node]) -> Iterator[tuple[Node, ...]]:
-    """Every way to find the steps before `nodes`, those that nothing else reads first."""
-    step = len(group.steps) - len(nodes) - 1
-    if step < 0:
-        yield nodes
-        return
-    readers = [nodes[reader - step - 1] for source, reader in group.edges if source == step]
-    ways = [
-        whole
-        for node in _sources(group, readers[0])
-        if node not in taken and node not in nodes and group.steps[step](node)
-        if all(node in _sources(group, reader) for reader in readers)
-        for whole in _extended(group, (node, *nodes), taken)
-    ]
-    yield from sorted(ways, key=lambda whole: _obstacle(group, whole) is not None)
-
-
-def _sources(group: Group, node: Node) -> list[Node]:
-    """The nodes that compute the operands, and those before a batch norm that folds into them."""
-    found = list(dict.fromkeys(node.definitions))
-    before = [norm.operands[0].node for norm in found if norm.op == "BatchNormalization"] if group.folds_norms else []
-    return [*found, *(folding for folding in before if folding is not None and precedes_norm(folding))]
-
-
-def _obstacle(group: Group, nodes: tuple[Node, ...]) -> str | None:
-    """What else reads the middle of the group."""
-    for step, node in enumerate(nodes[:-1]):
-        value = _line(group, nodes, node)[-1]
-        expected = [nodes[reader] for source, reader in group.edges if source == step]
-        outside = [use.node for use in value.uses if use.node not in expected]
-        if value.is_output:
-            return f"%{value.hint} is an output of the graph"
-        if outside:
-            return f"{outside[0].op} reads %{value.hint} too"
+def _read_outside(root: Op, bound: Bound) -> str | None:
+    """What else reads the inside of a match."""
+    nodes = {found for found in bound.values() if isinstance(found, Node)}
+    for pattern, node in bound.items():
+        if not isinstance(node, Node) or pattern is root or isinstance(pattern, Shared):
+            continue
+        for value in node.results:
+            if value.is_output:
+                return f"%{value.hint} is an output of the graph"
+            outside = next((use.node for use in value.uses if use.node not in nodes), None)
+            if outside is not None:
+                return f"{outside.op} reads %{value.hint} too"
     return None

@@ -1,13 +1,15 @@
 """Rewrite rules and the worklist that applies them.
 
-A rule is a function from a node to the value that replaces its result (a list of values for several results), to
-`Miss("reason")` when the node is a candidate that must stay, or to None when it is no candidate at all.
+A rule is a function from a node to the value that replaces its result (a list of values for several results, a mapping
+where results of other nodes are replaced too), to `Miss("reason")` when the node is a candidate that must stay, or to
+None when it is no candidate at all. A rule for a pattern (`qir.patterns`) is a function from a match.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from qir.errors import Loc, QirError
 from qir.graph import Graph, Node, Value
@@ -22,7 +24,22 @@ class Miss:
     help: str = ""
 
 
-Rule = Callable[[Node, Graph], "Value | Sequence[Value] | Miss | None"]
+Rewritten = Value | Sequence[Value] | Mapping[Value, Value] | Miss | None
+Rule = Callable[[Node, Graph], Rewritten]
+
+
+class Pattern(Protocol):
+    """What a node may match; what it matches is what a rule for the pattern is given."""
+
+    def is_kind(self, node: Node) -> bool:
+        """Whether the node has the pattern's operator or trait."""
+
+    def match(self, node: Node) -> Any:
+        """How the pattern stands at the node; `Miss` for a candidate that does not match, None for none."""
+
+
+Rules = Mapping[Any, Callable[[Any, Graph], Rewritten]]
+"""Rules, each by the name of an operator, by a trait, or by a pattern."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +78,13 @@ class Outcome:
         self.missed += other.missed
 
 
-def rewrite(graph: Graph, rules: Mapping[str, Rule]) -> Outcome:
-    """Apply `rules` (by operator name) until none applies, visiting what a change touches and nothing else.
+def rewrite(graph: Graph, rules: Rules) -> Outcome:
+    """Apply `rules` until none applies, visiting what a change touches and nothing else.
 
-    Raises QirError for a name that no operator has, and, with the rule's name, when the rules do not settle.
+    Where several are for one operator, the first that replaces something counts. Raises QirError for a name that no
+    operator has, and, with the rule's name, when the rules do not settle.
     """
-    for op in rules:
-        definition(op)
+    table = _Table(rules)
     outcome = Outcome()
     work = list(reversed(graph.nodes()))
     pending = set(work)
@@ -76,11 +93,11 @@ def rewrite(graph: Graph, rules: Mapping[str, Rule]) -> Outcome:
     while work:
         node = work.pop()
         pending.discard(node)
-        rule = None if node.erased else rules.get(node.op)
-        if rule is None:
+        rules_here = () if node.erased else table.of(node)
+        if not rules_here:
             continue
         missed.pop(node, None)
-        new, added = _apply(rule, node, graph)
+        rule, new, added = _first(rules_here, node, graph)
         if isinstance(new, Miss):
             missed[node] = Note.of(node, new)
         elif new is not None:
@@ -88,7 +105,7 @@ def rewrite(graph: Graph, rules: Mapping[str, Rule]) -> Outcome:
             if len(outcome.done) >= budget:
                 raise QirError(f"{name} does not settle: {budget} rewrites and no end", node)
             outcome.done.append(Note.of(node, _became(added)))
-            around = _substitute(graph, node, [new] if isinstance(new, Value) else list(new))
+            around = _substitute(graph, _by_old(node, new))
             again = [other for other in dict.fromkeys([*added, *around]) if other not in pending]
             pending.update(again)
             work += reversed(again)
@@ -103,7 +120,53 @@ def _became(added: Sequence[Node]) -> str:
     return f"becomes {' + '.join(node.op for node in added)}"
 
 
-def _apply(rule: Rule, node: Node, graph: Graph) -> tuple[Value | Sequence[Value] | Miss | None, list[Node]]:
+class _Table:
+    """The rules for each operator, in the order in which they are given."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.known: dict[str, list[Rule]] = {}
+        for key in rules:
+            if isinstance(key, str):
+                definition(key)
+
+    def of(self, node: Node) -> list[Rule]:
+        if node.op not in self.known:
+            self.known[node.op] = [_rule(key, rule) for key, rule in self.rules.items() if _concerns(key, node)]
+        return self.known[node.op]
+
+
+def _concerns(key: Any, node: Node) -> bool:
+    if isinstance(key, str):
+        return node.op == key
+    return node.definition.trait(key) is not None if isinstance(key, type) else bool(key.is_kind(node))
+
+
+def _rule(key: Any, given: Callable[[Any, Graph], Rewritten]) -> Rule:
+    if isinstance(key, str | type):
+        return given
+    pattern: Pattern = key
+
+    def rule(node: Node, graph: Graph) -> Rewritten:
+        found = pattern.match(node)
+        return found if found is None or isinstance(found, Miss) else given(found, graph)
+
+    rule.__name__ = getattr(given, "__name__", str(given))
+    return rule
+
+
+def _first(rules: Sequence[Rule], node: Node, graph: Graph) -> tuple[Rule, Rewritten, list[Node]]:
+    """The first rule that replaces something, what by, and the nodes that it added; else the first that missed."""
+    tried = []
+    for rule in rules:
+        new, added = _apply(rule, node, graph)
+        tried.append((rule, new, added))
+        if new is not None and not isinstance(new, Miss):
+            return tried[-1]
+    return next((each for each in tried if each[1] is not None), tried[0])
+
+
+def _apply(rule: Rule, node: Node, graph: Graph) -> tuple[Rewritten, list[Node]]:
     """What the rule gives for the node, and the nodes that it added."""
     added: list[Node] = []
     graph.added = added
@@ -113,19 +176,29 @@ def _apply(rule: Rule, node: Node, graph: Graph) -> tuple[Value | Sequence[Value
         graph.added = None
 
 
-def _substitute(graph: Graph, node: Node, new: Sequence[Value]) -> list[Node]:
-    """Put `new` in the place of the results of `node`; the nodes around it, which may now match."""
-    results = node.results
-    if len(new) != len(results):
-        raise QirError(f"a rule gave {len(new)} values for {len(results)} results", node)
-    around = {use.node: None for result in results for use in result.uses}
-    around |= {value.node: None for value in new if value.node is not None}
-    read = [value for value in dict.fromkeys(node.operands) if value is not None]
-    for old, value in zip(results, new, strict=True):
+def _by_old(node: Node, new: Value | Sequence[Value] | Mapping[Value, Value]) -> Mapping[Value, Value]:
+    """What a rule gave for the node: for each value that is replaced, the new one."""
+    if isinstance(new, Mapping):
+        return new
+    values, results = [new] if isinstance(new, Value) else list(new), node.results
+    if len(values) != len(results):
+        raise QirError(f"a rule gave {len(values)} values for {len(results)} results", node)
+    return dict(zip(results, values, strict=True))
+
+
+def _substitute(graph: Graph, new: Mapping[Value, Value]) -> list[Node]:
+    """Put new values in the place of old ones; the nodes around them, which may now match."""
+    nodes = list(dict.fromkeys(old.node for old in new if old.node is not None))
+    around = {use.node: None for old in new for use in old.uses}
+    around |= {value.node: None for value in new.values() if value.node is not None}
+    read = [value for node in nodes for value in dict.fromkeys(node.operands) if value is not None]
+    for old, value in new.items():
         if old is not value:
             graph.replace(old, value)
-    graph.erase_dead(node)
-    if node.erased:
+    for node in nodes:
+        if not node.erased:
+            graph.erase_dead(node)
+    if any(node.erased for node in nodes):
         around |= {reader: None for value in read for reader in _left_alone(graph, value)}
     return list(around)
 

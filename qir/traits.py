@@ -46,6 +46,11 @@ class Unary(Elementwise):
 
 
 @dataclass(frozen=True)
+class Commutes(Trait):
+    """Its operands may stand in any order."""
+
+
+@dataclass(frozen=True)
 class Stateful(Trait):
     """It draws random numbers or updates state when training, so the order of such nodes is part of their meaning."""
 
