@@ -14,7 +14,8 @@ from typing import Any
 from torch import nn
 
 from qir.errors import Loc, QirError
-from qir.frontends.torch_lines import is_users, shortened
+from qir.frontends.torch_lines import is_users
+from qir.lines import shortened
 
 
 def untraceable(what: str, model: nn.Module, error: Exception) -> QirError:
