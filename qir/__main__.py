@@ -15,11 +15,14 @@ from qir.cli_quantize import quantize_model
 from qir.cli_targets import targets
 from qir.encodings_file import VERSIONS
 from qir.errors import QirError
+from qir.execution import EVALUATORS
 from qir.placements import DEFAULT_TARGET
 from qir.range_search import MethodName
 
 FILE = "graph text (.qir, or - for standard input) or an ONNX model"
 PASSES = 'passes with their options: "fold-batch-norm,insert-quantizers{scheme=minmax}"'
+RECORD = "write every rewrite to this file, for qir replay"
+EVALUATOR = "what runs the graph (default: the first of these that is installed)"
 TARGET = f"the name or the file of a target profile (default: {DEFAULT_TARGET})"
 
 Commands: TypeAlias = "_SubParsersAction[ArgumentParser]"
@@ -98,10 +101,11 @@ def _add_opt(found: Commands) -> None:
     made.add_argument("--verify-each", action="store_true", help="verify the graph after every pass")
     made.add_argument("--stop-after", metavar="PASS", help="end after this pass, or after so many")
     made.add_argument("--timing", action="store_true", help="say how long every pass took")
-    made.add_argument("--record", metavar="JSONL", help="write what every pass changed and left, one object a line")
+    made.add_argument("--record", metavar="QIRLOG", help=RECORD)
     made.add_argument(
-        "--same-numbers", metavar="NPZ", help="run the graph on these inputs around every pass and compare the outputs"
+        "--same-numbers", metavar="NPZ", help="run the graph on these inputs around every pass and compare all tensors"
     )
+    made.add_argument("--evaluator", choices=EVALUATORS, help=EVALUATOR)
 
 
 def _add_passes(found: Commands) -> None:

@@ -18,13 +18,16 @@ import numpy as np
 
 from qir.cli_files import check_writable, read_graph, write_graph
 from qir.errors import QirError, point_at
+from qir.execution import default_evaluator
 from qir.facts import is_quantizer
 from qir.graph import Graph
 from qir.pipeline import Pass, Pipeline, options
+from qir.recording import recorded
 from qir.registry import known_passes, pass_named
 from qir.rewrite import Note, Outcome
+from qir.same_numbers import SameNumbers, as_table
 from qir.verify import verify
-from qir.watch import PrintAfter, Record, SameNumbers, StopAfter, Timing, Verify, Watcher
+from qir.watch import PrintAfter, StopAfter, Timing, Verify, Watcher
 
 
 def to_stderr(text: str) -> None:
@@ -43,12 +46,13 @@ def opt(arguments: Namespace) -> None:
     graph = read_graph(arguments.file)
     pipeline = Pipeline.parse(arguments.passes, given=graph)
     watch = _watchers(arguments, graph, pipeline)
-    pipeline.run(graph, watch)
+    with recorded(arguments.record, {"model": arguments.file, "pipeline": str(pipeline)}) as record:
+        pipeline.run(graph, [*record, *watch])
     for watcher in watch:
         if isinstance(watcher, Timing):
             to_stderr(_table([f"{seconds * 1e3:10.2f} ms", step] for step, seconds in watcher.seconds))
         elif isinstance(watcher, SameNumbers):
-            to_stderr(_table([f"{gap:10.3g} apart", step] for step, gap in watcher.differences))
+            to_stderr("\n".join(as_table(watcher.reports)))
     if output is None:
         print(graph)
     else:
@@ -64,9 +68,8 @@ def _watchers(arguments: Namespace, graph: Graph, pipeline: Pipeline) -> list[Wa
     if arguments.verify_each:
         watch.append(Verify())
     if arguments.same_numbers:
-        watch.append(SameNumbers(read_inputs(Path(arguments.same_numbers), graph)))
-    if arguments.record:
-        watch.append(Record(Path(arguments.record)))
+        evaluator = arguments.evaluator or default_evaluator()
+        watch.append(SameNumbers(read_inputs(Path(arguments.same_numbers), graph), evaluator=evaluator))
     if arguments.print_after:
         chosen = [_one_of(name, names) for name in arguments.print_after if name != "all"]
         watch.append(PrintAfter(() if "all" in arguments.print_after else chosen, to_stderr))

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
 
 from qir.errors import QirError
 from qir.evaluate import Executor, Runner, reference
-from qir.graph import Graph
+from qir.graph import Graph, Value
 from qir.observers import MinMax
 from qir.observing import Observed, Views, observed_by
+from qir.pipeline import Pipeline
+from qir.preparation import PREPARE
+from qir.quantizers import quantizers
 
 BACKENDS = {"torch": "qir.backends.torch_module", "onnxruntime": "qir.backends.onnx_qdq"}
 """By the framework that must be installed, fastest first: modules with an `executor`."""
@@ -27,6 +34,52 @@ def fastest(graph: Graph) -> Runner:
             except QirError:
                 continue
     return reference(graph)
+
+
+REFERENCE = "reference"
+EVALUATORS = (*BACKENDS, REFERENCE)
+"""What can evaluate a graph: the frameworks, and the reference evaluator."""
+
+
+def default_evaluator() -> str:
+    """The first evaluator that is installed."""
+    return next(name for name in EVALUATORS if name == REFERENCE or find_spec(name))
+
+
+def runner(graph: Graph, wanted: Sequence[Value], evaluator: str) -> Runner:
+    """What computes the values `wanted` of `graph`, and nothing that they do not need.
+
+    Quantizers without a scale pass on what they read. The graph may be in any state between two rewrites. Raises
+    QirError for an evaluator that there is not, that is not installed, or that does not take the graph.
+    """
+    check_evaluator(evaluator)
+    copy, twins = graph.copy_with_map()
+    copy.outputs, copy.structure, copy.signature = [twins[value] for value in wanted], None, None
+    for node in quantizers(copy):
+        if not node.attrs["encoding"].calibrated:
+            copy.replace(node.result, node.operands[0])
+    for node in reversed(copy.nodes()):
+        copy.erase_dead(node)
+    if evaluator == REFERENCE:
+        return reference(copy)
+    Pipeline.parse(PREPARE if evaluator == "torch" else "legalize-onnx,expand-opaque,legalize-onnx").run(copy)
+    executor: Executor = import_module(BACKENDS[evaluator]).executor
+    return executor(copy)
+
+
+def values_of(graph: Graph, inputs: Sequence[np.ndarray], wanted: Sequence[Value], evaluator: str) -> list[Any]:
+    """What the values `wanted` of `graph` are for `inputs`, as `runner` computes them."""
+    return runner(graph, wanted, evaluator)(inputs) if wanted else []
+
+
+def check_evaluator(name: str) -> None:
+    """Raise QirError for an evaluator that there is not, or that is not installed."""
+    if name not in EVALUATORS:
+        near = get_close_matches(name, EVALUATORS, 1)
+        help = f"did you mean {near[0]!r}?" if near else f"evaluators are {', '.join(EVALUATORS)}"
+        raise QirError(f"there is no evaluator {name!r}", help=help)
+    if name != REFERENCE and not find_spec(name):
+        raise QirError(f"{name} is not installed", help=f"install it, or let the evaluator be {default_evaluator()!r}")
 
 
 def observed(graph: Graph, views: Views) -> Observed:

@@ -66,6 +66,8 @@ def put_in_place(graph: Graph, node: Node, new: Sequence[Value], paths: Paths) -
     Where there are several, those that would have the node's layer get layers below it.
     """
     added = _added(node, new)
+    for watcher in graph.watchers:
+        watcher.replacing("expansion", node, dict(zip(node.results, new, strict=False)), added)
     if node.module is not None and len(added) > 1:
         for part in added:
             if part.module == node.module:
@@ -74,6 +76,8 @@ def put_in_place(graph: Graph, node: Node, new: Sequence[Value], paths: Paths) -
         value.type = refined(value.type, old.type)
         graph.replace(old, value)
     graph.erase_dead(node)
+    for watcher in graph.watchers:
+        watcher.replaced()
     return added
 
 

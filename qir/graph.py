@@ -206,6 +206,8 @@ class Graph(Body):
         self.captured = 0
         self.added: list[Node] | None = None
         """Where `add` notes the new nodes, when a rewriter wants to know them."""
+        self.watchers: Sequence[Any] = ()
+        """Who is told of every replacement of a node while a pipeline runs: each a `qir.watch.Watcher`."""
 
     # -- building ------------------------------------------------------------------------------------------------
 

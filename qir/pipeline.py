@@ -129,21 +129,31 @@ class Pipeline:
         """
         from qir.watch import Stop
 
-        for step in self.passes:
-            for watcher in watch:
-                watcher.before(step, graph)
-            try:
-                outcome = step.run(graph)
-                check_gives(step, graph)
-            except QirError as error:
-                error.stage = error.stage or step.name
-                raise
-            try:
+        around, graph.watchers = graph.watchers, [*graph.watchers, *watch]
+        try:
+            for step in self.passes:
+                for watcher in watch:
+                    watcher.before(step, graph)
+                outcome = _run(step, graph)
                 for watcher in watch:
                     watcher.after(step, graph, outcome)
-            except Stop:
-                break
+        except Stop:
+            if around:
+                raise
+        finally:
+            graph.watchers = around
         return graph
+
+
+def _run(step: Pass, graph: Graph) -> Outcome:
+    """What `step` did to `graph`. Raises QirError when it does not keep what it gives."""
+    try:
+        outcome = step.run(graph)
+        check_gives(step, graph)
+    except QirError as error:
+        error.stage = error.stage or step.name
+        raise
+    return outcome
 
 
 def _givers(fact: Fact) -> list[str]:

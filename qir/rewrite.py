@@ -105,7 +105,7 @@ def rewrite(graph: Graph, rules: Rules) -> Outcome:
             if len(outcome.done) >= budget:
                 raise QirError(f"{name} does not settle: {budget} rewrites and no end", node)
             outcome.done.append(Note.of(node, _became(added)))
-            around = _substitute(graph, _by_old(node, new))
+            around = _replace(graph, name, node, _by_old(node, new), added)
             again = [other for other in dict.fromkeys([*added, *around]) if other not in pending]
             pending.update(again)
             work += reversed(again)
@@ -174,6 +174,16 @@ def _apply(rule: Rule, node: Node, graph: Graph) -> tuple[Rewritten, list[Node]]
         return rule(node, graph), added
     finally:
         graph.added = None
+
+
+def _replace(graph: Graph, rule: str, node: Node, new: Mapping[Value, Value], added: list[Node]) -> list[Node]:
+    """Put new values in the place of old ones while watchers look on; the nodes around them, which may now match."""
+    for watcher in graph.watchers:
+        watcher.replacing(rule, node, new, added)
+    around = _substitute(graph, new)
+    for watcher in graph.watchers:
+        watcher.replaced()
+    return around
 
 
 def _by_old(node: Node, new: Value | Sequence[Value] | Mapping[Value, Value]) -> Mapping[Value, Value]:

@@ -193,7 +193,32 @@ def _encodings_in(value: Any) -> Iterator[Encoding]:
             yield from _encodings_in(item)
 
 
+def fragment(nodes: Iterable[Node], names: Names) -> list[str]:
+    """Nodes as statements without their lines, behind the weights that they read; encodings are spelled out.
+
+    `names` names the values, for other fragments too.
+    """
+    nodes = list(nodes)
+    values = dict.fromkeys(value for node in nodes for value in (*node.operands, *node.results) if value is not None)
+    shown: dict[Value | None, str] = {None: "_"}
+    for value in values:
+        shown[value] = shown_alone(value, names)
+    weights = (value for value in values if value.weight is not None and not _is_written_out(value))
+    return [*(f"{shown[value]} = {_weight_statement(value)}" for value in weights),
+            *(_operation(node, shown, None) for node in nodes)]  # fmt: skip
+
+
+def shown_alone(value: Value, names: Names) -> str:
+    """How a fragment shows a value: a literal in place, others by name."""
+    return literal(value) if _is_written_out(value) else f"%{quoted(names.name(value, value.hint))}"
+
+
 def _statement(node: Node, shown: Mapping[Value | None, str], references: References) -> str:
+    lines = f" @ {', '.join(map(location, node.locs))}" if node.locs else ""
+    return f"{_operation(node, shown, references)}{lines}"
+
+
+def _operation(node: Node, shown: Mapping[Value | None, str], references: References | None) -> str:
     results = node.results
     parts = [f"{', '.join([shown[value] for value in results])} = {word(node.op, OPERATOR)}"]
     if operands := node.operands:
@@ -205,8 +230,6 @@ def _statement(node: Node, shown: Mapping[Value | None, str], references: Refere
         parts.append(f"[{quoted(node.module)}]")
     if node.order is not None:
         parts.append(f"!{node.order}")
-    if node.locs:
-        parts.append("@ " + ", ".join(map(location, node.locs)))
     return " ".join(parts)
 
 

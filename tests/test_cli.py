@@ -1,6 +1,5 @@
 """The command line: what works, and that everything else is exit code 2, one message, and no file."""
 
-import json
 import os
 import subprocess
 import sys
@@ -177,14 +176,6 @@ def test_print_after_timing_and_stop_go_to_stderr(text: str, capsys: pytest.Capt
     assert printed.out == TEXT
     assert printed.err.count("// after") == 1
     assert "ms  test-spell-abs{deep=false}" in printed.err
-
-
-def test_record_says_what_every_pass_did(tmp_path: Path, text: str):
-    record = tmp_path / "run.jsonl"
-    assert run("opt", text, "-p", "test-spell-abs", "--record", str(record), "--verify-each") == 0
-    entry = json.loads(record.read_text())
-    assert entry["pass"] == "test-spell-abs"
-    assert len(entry["done"]) == 1
 
 
 def test_same_numbers_names_the_pass_that_lied(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]):

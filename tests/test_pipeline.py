@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qir import Graph, Node, QirError, parse
+from qir import Graph, Node, QirError, Value, parse
 from qir.facts import FUNCTIONALS_LIFTED, Fact, held_by
 from qir.pipeline import Pass, Pipeline
 from qir.registry import BUILT_IN, known_passes, pass_named, pass_names
 from qir.rewrite import Miss, Outcome, rewrite
-from qir.watch import PrintAfter, Record, SameNumbers, SaveAfter, StopAfter, Timing, Verify, Watcher
+from qir.same_numbers import SameNumbers
+from qir.watch import PrintAfter, SaveAfter, Stop, StopAfter, Timing, Verify, Watcher
 
 TEXT = """graph @g(%x: f32[2,4]) {
   %relu = Relu %x : f32[2,4] @ net.py:3
@@ -103,6 +103,16 @@ class Breaker(Pass, name="test-breaker"):
 
     def run(self, graph: Graph) -> Outcome:
         graph.outputs[0].type = parse("graph @g(%x: f16[1]) {\n  return %x\n}").inputs[0].type
+        return Outcome()
+
+
+@dataclass(frozen=True)
+class Nested(Pass, name="test-nested"):
+    """Runs two pipelines."""
+
+    def run(self, graph: Graph) -> Outcome:
+        Pipeline.of(Drop()).run(graph)
+        Pipeline.of(Bring()).run(graph)
         return Outcome()
 
 
@@ -223,16 +233,43 @@ def test_every_pass_of_the_table_is_there_and_bears_its_name() -> None:
 
 def test_watchers_see_every_pass_and_change_nothing(tmp_path: Path) -> None:
     printed: list[str] = []
-    timing, record = Timing(), Record(tmp_path / "run.jsonl")
-    watch: list[Watcher] = [Verify(), PrintAfter(["test-needy"], printed.append), SaveAfter(tmp_path), timing, record]
+    timing = Timing()
+    watch: list[Watcher] = [Verify(), PrintAfter(["test-needy"], printed.append), SaveAfter(tmp_path), timing]
     graph = Pipeline.of(Drop(), Needy()).run(parse(TEXT), watch)
     assert graph == Pipeline.of(Drop(), Needy()).run(parse(TEXT))
     assert [name for name, _ in timing.seconds] == ["test-drop-relu", "test-needy"]
     assert printed == [f"// after test-needy\n{graph}"]
     assert parse((tmp_path / "02_test-needy.qir").read_text()) == graph
-    entries = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
-    assert [(len(entry["done"]), len(entry["missed"])) for entry in entries] == [(1, 0), (0, 1)]
-    assert entries[1]["missed"][0]["reason"] == "it is fine"
+
+
+def test_watchers_are_told_of_every_replacement_and_may_stop_after_one() -> None:
+    told: list[tuple[str, str, list[str], bool]] = []
+
+    class Told(Watcher):
+        def replacing(self, rule: str, node: Node, new: Mapping[Value, Value], added: Sequence[Node]) -> None:
+            self.node = node
+            told.append((rule, node.op, [made.op for made in added], [*new] == node.results))
+
+        def replaced(self) -> None:
+            assert self.node.erased
+            raise Stop
+
+    graph = parse(TEXT)
+    Pipeline.of(Drop(), Bring(), Drop()).run(graph, [Told()])
+    assert told == [("<lambda>", "Relu", ["Abs"], True)]
+    assert [node.op for node in graph.nodes()] == ["Abs", "Sigmoid"]
+    assert graph.watchers == ()
+    rewrite(graph, {"Abs": lambda node, graph: graph.add("Neg", node.operands, like=node).result})
+    assert len(told) == 1
+
+
+def test_a_pass_that_runs_a_pipeline_of_its_own_is_watched_and_stopped_as_well() -> None:
+    class StopAtOnce(Watcher):
+        def replaced(self) -> None:
+            raise Stop
+
+    graph = Pipeline.of(Nested()).run(parse(TEXT), [StopAtOnce()])
+    assert [node.op for node in graph.nodes()] == ["Abs", "Sigmoid"]
 
 
 @pytest.mark.parametrize("what", [1, "test-drop-relu"])
