@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import MARK, checked, split, transformed
 
 from qir import onnx_traits, ops, registry
 from qir.__main__ import main
 from qir.frontends.torch_table import lowers
 from qir.targets import target_names
+from qir.testing import checked_graph, golden_text
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -99,10 +99,9 @@ class Reader:
 def printed_graph(text: str) -> str:
     """What a block of graph text should be."""
     if text.startswith("// pipeline:"):
-        head, before, _ = split(text)
-        return MARK.join([head, before, transformed(head, before)])
+        return golden_text(text)
     comments = [line for line in text.splitlines() if line.startswith("//")]
-    return "\n".join([*comments, str(checked(text))]) + "\n"
+    return "\n".join([*comments, str(checked_graph(text))]) + "\n"
 
 
 def install(folder: Path) -> None:
