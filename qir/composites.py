@@ -12,7 +12,7 @@ import numpy as np
 from qir.errors import QirError
 from qir.onnx_traits import limits
 from qir.ops import Attribute, OpDef, declare
-from qir.traits import Clamps, Elementwise, IdentityInInference, MovesData, Shapes, Stateful, Unary, Weighted
+from qir.traits import Clamps, Elementwise, IdentityInInference, MovesData, Permutes, Shapes, Stateful, Unary, Weighted
 from qir.types import ScalarType, Type
 
 if TYPE_CHECKING:
@@ -195,22 +195,29 @@ for _name, _expand in (("Rsqrt", expand_rsqrt), ("Log1p", expand_log1p), ("Expm1
     )  # fmt: skip
 
 
-def expand_swap_axes(graph: Graph, node: Node) -> Sequence[Value]:
-    """Transpose, once the rank is known."""
+def _swapped(node: Node) -> tuple[int, ...] | None:
     rank = node.operands[0].type.rank
     if rank is None:
-        raise QirError("swapping axes can only be expanded for a known rank", node, help="import with example inputs")
+        return None
     order = list(range(rank))
     a, b = node.attr("axis0"), node.attr("axis1")
     order[a], order[b] = order[b], order[a]
-    return graph.add("Transpose", node.operands, {"perm": tuple(order)}, like=node).results
+    return tuple(order)
+
+
+def expand_swap_axes(graph: Graph, node: Node) -> Sequence[Value]:
+    """Transpose, once the rank is known."""
+    order = _swapped(node)
+    if order is None:
+        raise QirError("swapping axes can only be expanded for a known rank", node, help="import with example inputs")
+    return graph.add("Transpose", node.operands, {"perm": order}, like=node).results
 
 
 SWAP_AXES = declare(
     OpDef(
         "qir.SwapAxes", ("x",), 1, 1,
         attributes={"axis0": Attribute("INT", required=True), "axis1": Attribute("INT", required=True)},
-        traits=(MovesData(),), expand=expand_swap_axes,
+        traits=(Permutes(_swapped),), expand=expand_swap_axes,
         doc="Transposes two axes, which may count from the end.",
     )
 )  # fmt: skip

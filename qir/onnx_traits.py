@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qir.axis_orders import (
+    ALONG_AXIS,
+    ALONG_OPERAND,
+    CHOICE,
+    GATHERING,
+    JOINING,
+    PADDING,
+    REDUCTION,
+    REPEATING,
+    RESIZING,
+    SLICING,
+    SQUEEZING,
+    UNSQUEEZING,
+)
 from qir.einsum import einsum_parts
+from qir.regrouping import REGROUPING
 from qir.traits import (
     Clamps,
     Commutes,
@@ -13,6 +28,7 @@ from qir.traits import (
     IdentityInInference,
     KeepsGrid,
     MovesData,
+    Permutes,
     Shapes,
     Stateful,
     TiesOperands,
@@ -64,6 +80,12 @@ def _relu_range(node: Node) -> tuple[float | None, float | None] | None:
     return 0.0, None
 
 
+def _permutation(node: Node) -> tuple[int, ...] | None:
+    rank = node.operands[0].type.rank
+    reverse = None if rank is None else tuple(reversed(range(rank)))
+    return node.attrs.get("perm", reverse)
+
+
 TRAITS: dict[str, tuple[Trait, ...]] = {
     "Conv": (Weighted(_first_axis),),
     "ConvTranspose": (Weighted(_transposed_axis),),
@@ -76,14 +98,31 @@ TRAITS: dict[str, tuple[Trait, ...]] = {
     "Identity": (MovesData(), Unary()),
     "MaxPool": (KeepsGrid(),),
     "GlobalMaxPool": (KeepsGrid(),),
-    "ReduceMax": (KeepsGrid(),),
-    "ReduceMin": (KeepsGrid(),),
-    "Concat": (TiesOperands(),),
+    "ReduceMax": (KeepsGrid(), REDUCTION),
+    "ReduceMin": (KeepsGrid(), REDUCTION),
+    "Concat": (TiesOperands(), JOINING),
+    "Transpose": (Permutes(_permutation),),
+    "Squeeze": (MovesData(), SQUEEZING),
+    "Unsqueeze": (MovesData(), UNSQUEEZING),
+    "Slice": (MovesData(), SLICING),
+    "Split": (MovesData(), ALONG_AXIS),
+    "Gather": (MovesData(), GATHERING),
+    "Expand": (MovesData(), REPEATING),
+    "Tile": (MovesData(), REPEATING),
+    "Pad": (PADDING,),
+    "Resize": (RESIZING,),
+    "CumSum": (ALONG_OPERAND,),
     "Einsum": (Composed("einsum", einsum_parts, exact=True),),
     **dict.fromkeys(
-        ["Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "GatherElements",
-         "GatherND", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"],
-        (MovesData(),),
+        ["Flatten", "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth"], (MovesData(),)
+    ),
+    "Reshape": (MovesData(), REGROUPING),
+    **dict.fromkeys(["Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK"], (ALONG_AXIS,)),
+    **dict.fromkeys(["ArgMax", "ArgMin"], (CHOICE,)),
+    **dict.fromkeys(
+        ["ReduceMean", "ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
+         "ReduceSumSquare"],
+        (REDUCTION,),
     ),
     **dict.fromkeys(["Shape", "Size", "Range", "ConstantOfShape", "NonZero"], (Shapes(),)),
     **dict.fromkeys(

@@ -27,6 +27,7 @@ BUILT_IN = {
     "legalize-onnx": "qir.passes.legalize_onnx:LegalizeOnnx",
     "lift-functionals": "qir.passes.lift_functionals:LiftFunctionals",
     "load-encodings": "qir.passes.load_encodings:LoadEncodings",
+    "move-transposes": "qir.passes.move_transposes:MoveTransposes",
     "propagate-encodings": "qir.passes.propagate_encodings:PropagateEncodings",
     "reduce-mean-to-pool": "qir.passes.reduce_mean_to_pool:ReduceMeanToPool",
     "snap-scales": "qir.passes.snap_scales:SnapScales",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from qir.axis_orders import Reordered
     from qir.graph import Graph, Node, Value
 
 
@@ -87,6 +88,25 @@ class Clamps(Trait):
     """
 
     range: Callable[[Node], tuple[float | None, float | None] | None]
+
+
+@dataclass(frozen=True)
+class Permutes(MovesData):
+    """Axis i of its result is axis `order(node)[i]` of operand 0 and nothing else happens; None for an unknown rank."""
+
+    order: Callable[[Node], tuple[int, ...] | None]
+
+
+@dataclass(frozen=True)
+class Renumbers(Trait):
+    """It treats the axes of its data alike, but for those that it names: in another order of axes it means the same.
+
+    The data is operand 0, or all operands where it ties them. `reading(node, order)` is the node that reads its data in
+    that order, `writing(node, order)` the one whose results come in it; None where the axes that it names are computed.
+    """
+
+    reading: Callable[[Node, tuple[int, ...]], Reordered | None]
+    writing: Callable[[Node, tuple[int, ...]], Reordered | None]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qir.arrangements import Step
 from qir.errors import QirError
 
 
@@ -23,6 +24,7 @@ class Weight:
 
     `data` is the framework's own tensor or a numpy array, never a copy; `read` views it as a numpy array.
     `paths` are its names in the model's state: several when layers share it, none for a literal.
+    `arrangement` has the steps that `read` takes from the order of the framework's axes to ONNX's, none by default.
     A weight read from graph text knows only its `digest` and has `data` None, until a weights file is attached.
     """
 
@@ -32,6 +34,7 @@ class Weight:
     trainable: bool = False
     persistent: bool = True
     known_digest: str | None = None
+    arrangement: tuple[Step, ...] = ()
 
     @property
     def array(self) -> np.ndarray:
