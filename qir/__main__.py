@@ -13,7 +13,6 @@ from qir import cli_ship as ship
 from qir.cli_encodings import encodings
 from qir.cli_new_pass import write_new_pass
 from qir.cli_quantize import quantize_model
-from qir.cli_replay import replay_log
 from qir.cli_targets import targets
 from qir.encodings_file import VERSIONS
 from qir.errors import QirError
@@ -65,7 +64,6 @@ def parser() -> ArgumentParser:
     _add_explain(found)
     _add_show(found)
     _add_verify(found)
-    _add_replay(found)
     _add_quantize(found)
     _add_lint(found)
     _add_certify(found)
@@ -170,20 +168,6 @@ def _add_quantize(found: Commands) -> None:
     made.add_argument("--exclude", action="append", metavar="GLOB", help="layers that stay in float; repeatable")
     made.add_argument("--report", metavar="HTML", help="write the parity certificate as a page")
     made.add_argument("--json", metavar="JSON", help="write the summary as JSON")
-    made.add_argument("--record", metavar="QIRLOG", help=RECORD)
-
-
-def _add_replay(found: Commands) -> None:
-    help = "run a recorded pipeline again, and say which step is the first that differs from the log"
-    examples = "run.qirlog\nrun.qirlog --list\nrun.qirlog --show 17\nrun.qirlog --to 17 -o there.qir"
-    made = _command(found, "replay", replay_log, help, examples)
-    made.add_argument("log", metavar="QIRLOG", help="a log that --record wrote")
-    made.add_argument("--model", metavar="MODEL", help="the model, where it is not where the log says")
-    made.add_argument("--data", metavar="DATA", help="its calibration data, where they are not where the log says")
-    made.add_argument("--list", action="store_true", help="list the steps of the log, and run nothing")
-    made.add_argument("--show", type=int, metavar="STEP", help="print a step of the log, and run nothing")
-    made.add_argument("--to", type=int, metavar="STEP", help="end after this step, and print the graph or write it")
-    made.add_argument("-o", "--output", metavar="OUT", help="write the graph to OUT.qir or OUT.onnx")
 
 
 def _add_lint(found: Commands) -> None:
