@@ -55,17 +55,23 @@ def quantization(
     `insert` holds more options of `insert-quantizers`, as in `per_channel=false`, and `calibrate` those of the pass
     `calibrate`, as in `method=percentile`.
     """
-    from qir.passes.calibrate import Calibrate
-
     profile = profile_of(target_name)
     options = " ".join(part for part in (f"target={target_name}", insert) if part)
-    before = Pipeline.parse(
+    passes = Pipeline.parse(
         f"decompose,{PREPARE},fold-batch-norm,legalize-onnx{{opset={profile.opset}}},infer-shapes,reduce-mean-to-pool,"
         f"{PREPARE},insert-quantizers{{{options}}},propagate-encodings,calibrate{{{calibrate}}}"
     )
-    *others, last = before.passes
-    assert isinstance(last, Calibrate)
-    return Pipeline.of(*others, replace(last, data=data))
+    return passes if data is None else fed(passes, data)
+
+
+def fed(pipeline: Pipeline, data: Iterable[Batch]) -> Pipeline:
+    """The pipeline, where `calibrate` takes `data` unless it is given a file."""
+    from qir.passes.calibrate import Calibrate
+
+    return Pipeline(tuple(
+        replace(step, data=data) if isinstance(step, Calibrate) and step.file is None else step
+        for step in pipeline.passes
+    ))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -145,13 +151,15 @@ def quantize(
     """
     first, data = peeked(data)
     pipeline = quantization(target, data=data, insert=insert, calibrate=calibrate)
-    if isinstance(model, Graph):
-        graph = model.copy()
-    elif _is_module(model):
-        graph = _prepared(model, example_inputs, first)
-    else:
-        graph = import_model(model)
+    graph = graph_to_quantize(model, example_inputs, first)
     return Quantized(pipeline.run(graph, watch), profile_of(target), pipeline)
+
+
+def graph_to_quantize(model: Any, example_inputs: Sequence[Any] | None, batch: Batch) -> Graph:
+    """The graph that a quantization of `model` begins with, which may be changed; `batch` is the first of its data."""
+    if isinstance(model, Graph):
+        return model.copy()
+    return _prepared(model, example_inputs, batch) if _is_module(model) else import_model(model)
 
 
 def _is_module(model: Any) -> bool:

@@ -22,6 +22,7 @@ from qir.errors import QirError
 from qir.files import write_text
 from qir.graph import Graph
 from qir.lint import Verdict, lint
+from qir.recording import recorded
 
 if TYPE_CHECKING:
     import onnx
@@ -39,10 +40,13 @@ def quantize_model(arguments: Namespace) -> None:
     if output.suffix != ".onnx":
         raise QirError(f"the output {output.name} is no ONNX file", help="let its name end in .onnx")
     model = model_of(arguments.model)
-    first, data = peeked(batches(arguments.data, _batch_size(model)))
-    quantized = quantize(
-        model, data=data, target=arguments.target, insert=_insert(arguments), calibrate=_calibrate(arguments)
-    )
+    first, data = peeked(batches_for(model, arguments.data))
+    insert, calibrate = _insert(arguments), _calibrate(arguments)
+    about = {"model": arguments.model, "data": arguments.data}
+    with recorded(arguments.record, about) as record:
+        quantized = quantize(
+            model, data=data, target=arguments.target, insert=insert, calibrate=calibrate, watch=record
+        )
     quantized.save(output)
     verdicts = lint(quantized.graph, arguments.target)
     summary = summarize(model, quantized, output, first, verdicts)
@@ -83,6 +87,11 @@ def model_of(text: str) -> Any:
     if not hasattr(made, "named_modules") and not isinstance(made, Graph):
         raise QirError(f"{text} returns a {type(made).__name__}", help="let it return a torch module")
     return made
+
+
+def batches_for(model: Any, text: str) -> Iterable[Batch]:
+    """Batches of data of the size that the model takes."""
+    return batches(text, _batch_size(model))
 
 
 def _batch_size(model: Any) -> int | None:

@@ -223,6 +223,12 @@ class Log:
         complete = "end" in entries[-1]
         return cls(entries[0], tuple(_steps(path, entries[1 : len(entries) - complete])), complete)
 
+    @property
+    def pipeline(self) -> str:
+        """The pipeline as text: that of the header, or else of the passes that came to their end."""
+        ended = ",".join(step.within for step in self.steps if step.rule is None)
+        return str(self.header.get("pipeline", ended))
+
     def step(self, number: int) -> Step:
         """The step of this number. Raises QirError when there is none."""
         if not 1 <= number <= len(self.steps):
