@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import qir
+
 
 @dataclass(frozen=True)
 class Simulated:
@@ -30,7 +32,6 @@ Build = Callable[[nn.Module, Tensor, str], Simulated]
 
 def qir_simulator(model: nn.Module, example: Tensor, observer: str) -> Simulated:
     """8 bits everywhere that AIMET's default config says."""
-    import qir
     from qir.backends.torch_quantizers import quantizers_of
 
     scheme = {"min-max": "tf", "histogram": "tf_enhanced"}[observer]
@@ -40,7 +41,6 @@ def qir_simulator(model: nn.Module, example: Tensor, observer: str) -> Simulated
 
 def qir_learned(model: nn.Module, example: Tensor, observer: str) -> Simulated:
     """The same with trainable scales."""
-    import qir
     from qir.backends.torch_quantizers import quantizers_of
 
     end = {"min-max": "tf_init", "histogram": "tf_enhanced_init"}[observer]
@@ -87,14 +87,15 @@ def brevitas(model: nn.Module, example: Tensor, observer: str) -> Simulated:
 
 
 def torchao(model: nn.Module, example: Tensor, observer: str) -> Simulated:
-    """torchao's PT2E flow with the x86 quantizer."""
+    """torchao's PT2E flow with the x86 quantizer, which takes no layer that is called twice: on a prepared model."""
     import torchao.quantization.pt2e as pt2e  # type: ignore[import-not-found]
     import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86  # type: ignore[import-not-found]
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e  # type: ignore[import-not-found]
 
     if observer != "min-max":
         raise NotImplementedError("its training observers are moving averages")
-    exported = torch.export.export(model.train(), (example,)).module()
+    prepared, several = qir.prepare_model(model.eval()).train(), torch.cat([example, example])
+    exported = torch.export.export(prepared, (several,), dynamic_shapes=({0: torch.export.Dim.AUTO},)).module()
     config = x86.get_default_x86_inductor_quantization_config(is_qat=True)
     module = prepare_qat_pt2e(exported, x86.X86InductorQuantizer().set_global(config))
 
@@ -103,7 +104,7 @@ def torchao(model: nn.Module, example: Tensor, observer: str) -> Simulated:
             for batch in batches:
                 module(batch)
 
-    pt2e.move_exported_model_to_train(module)
+    pt2e.allow_exported_model_train_eval(module)
     return Simulated(module, calibrate, sum("FakeQuant" in type(inner).__name__ for inner in module.modules()))
 
 

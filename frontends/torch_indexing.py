@@ -122,14 +122,16 @@ def split(build: Builder, tensor: Value, split_size_or_sections: Any, dim: int =
         size = size_of(tensor, dim)
         known(parts > 0 and size > 0, "parts without elements")
         return tuple(several(build, tensor, [min(parts, size - at) for at in range(0, size, parts)], dim))
-    sizes = whole(tuple(parts))
-    return tuple(several(build, tensor, sizes, dim))
+    known(not isinstance(parts, Value), "parts of a computed size")
+    return tuple(several(build, tensor, whole(tuple(parts)), dim))
 
 
 @lowers(*spelled("chunk"))
 def chunk(build: Builder, input: Value, chunks: Any, dim: int = 0) -> tuple[Value, ...]:
     """Split into parts of equal size, the last one maybe smaller."""
     known(isinstance(chunks, int) and chunks > 0, "a computed number of parts")
+    if chunks == 2 and input.type.shape is not None and not isinstance(input.type.shape[dim], int):
+        return tuple(build.several("Split", 2, input, axis=dim, num_outputs=2))  # of more, torch may return fewer
     size = size_of(input, dim)
     known(size > 0, "parts without elements")
     return split(build, input, -(-size // chunks), dim)  # type: ignore[no-any-return]

@@ -67,7 +67,10 @@ def index_put(build: Builder, input: Value, indices: Sequence[Any], values: Any,
 
 @lowers("Tensor.fill_", torch.fill, torch.fill_)
 def fill(build: Builder, input: Value, value: Any) -> Value:
-    """qir.Fill."""
+    """qir.Fill, or qir.CopyInto of a tensor without axes."""
+    if _is_tensor(value):
+        known(value.type.rank == 0, "a tensor with axes")
+        return build("qir.CopyInto", input, value)
     known(is_number(value), "a computed number")
     return build("qir.Fill", input, value=value)
 

@@ -19,10 +19,22 @@ def _unary(op: str, *spellings: Any) -> None:
     """Register the lowering of a function of one tensor to one operator."""
 
     def lowering(build: Builder, input: Value) -> Value:
-        return build(op, input)
+        whole = (input.type.dtype or "f")[0] in "iu"
+        return build(op, build("Cast", input, to=_default_float()) if whole and op in _FLOATING else input)
 
     lowering.__name__ = op.rpartition(".")[2].lower()
     lowers(*spellings)(lowering)
+
+
+_FLOATING = {
+    "Cos", "Cosh", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Erf", "Exp", "Log", "Reciprocal", "Sin", "Sinh",
+    "Sqrt", "Tan", "qir.Rsqrt", "qir.Log1p", "qir.Expm1",
+}  # fmt: skip
+"""What torch computes of whole numbers in its default dtype."""
+
+
+def _default_float() -> int:
+    return ONNX_DTYPES[DTYPES[torch.get_default_dtype()]]
 
 
 _OPERATORS = {"Abs": (operator.abs,), "Neg": (operator.neg,)}

@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from keyword import iskeyword
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from qir.errors import QirError
-from qir.graph import Graph
+from qir.graph import Graph, Node
 from qir.opaque_report import opaque_calls
 from qir.ops import composed_families
 from qir.pipeline import Pipeline
 from qir.rewrite import Note
 from qir.same_outputs import Examples, check_equal, close, same
+from qir.types import UNKNOWN
 from qir.watch import Outcomes
 
 if TYPE_CHECKING:
@@ -90,13 +92,21 @@ def preparation(
     check_names(model)
     apart = decomposition(decompose)
     failures: dict[str, QirError] = {}
+    made: Preparation | None = None
     for name, read in importers(model, examples, excluded, importer):
         if name in failures and failures[name].stage == "import":
             continue
         try:
-            return _prepared(model, imported(name, read), apart, name, examples, in_place)
+            other = _prepared(model, imported(name, read), apart, name, examples, in_place)
         except QirError as error:
             failures[name] = error
+            continue
+        if made is None or hidden(other.graph) < hidden(made.graph):
+            made = other
+        if not examples.given or not hidden(made.graph):
+            break
+    if made is not None:
+        return made
     first, *others = failures.values()
     for other in others:
         line = None if other.snippet == first.snippet else other.snippet
@@ -104,6 +114,23 @@ def preparation(
     if not examples.given and importer == "auto":
         first.help = "\n".join(["give example_inputs=(…), and torch.export is tried too", first.help or ""])
     raise first
+
+
+def hidden(graph: Graph) -> int:
+    """How many calls only `torch.fx` sees nothing of: functions that it keeps whole, items of inputs that hold tensors.
+
+    Those of an input whose type is not known although there are examples, that is.
+    """
+    return sum(node.definition.opaque and (_is_python(node.host) or _reads_container(graph, node))
+               for node in graph.nodes())  # fmt: skip
+
+
+def _is_python(function: Any) -> bool:
+    return isinstance(function, FunctionType) and function.__module__.partition(".")[0] != "torch"
+
+
+def _reads_container(graph: Graph, node: Node) -> bool:
+    return any(value in graph.inputs and value.type == UNKNOWN for value in node.operands if value is not None)
 
 
 def decomposition(decompose: bool | Sequence[str] | None) -> Decompose | None:

@@ -13,6 +13,8 @@ from torch import Tensor, fx, nn
 import qir
 from qir.backends.torch_module import emit_torch
 from qir.frontends.torch_export import import_exported
+from qir.preparation import preparation
+from qir.same_outputs import Examples
 from tests.comparing import same
 from tests.test_aimet_defects import Calls
 from tests.torchvision_cpu import torchvision_models
@@ -190,3 +192,71 @@ def test_a_program_that_is_made_functional_has_no_calls_that_nothing_lowers() ->
     assert not [node for node in graph.nodes() if node.definition.opaque]
     prepared = emit_torch(qir.Pipeline.parse("lift-functionals,unroll-modules").run(graph))
     assert same(prepared(x), PartOfAPartChanged()(x))
+
+
+class Function(nn.Module):
+    """A function of one tensor."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def filled_parts(x: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    y[:, 1:] = torch.tensor(2.5).clone()
+    y[:, :1] += x[:, 1:2] * torch.sqrt(torch.tensor(128))
+    return y
+
+
+def halves(x: Tensor) -> Tensor:
+    a, b = torch.cat([x, x + 1]).chunk(2)
+    return a * b
+
+
+@pytest.mark.parametrize("function", [filled_parts, halves])
+def test_an_exported_program_has_no_opaque_calls(function: Callable[[Tensor], Tensor]) -> None:
+    graph = import_exported(Function(function), [torch.rand(2, 3)])
+    assert not [node for node in graph.nodes() if node.definition.opaque]
+    prepared = prepared_by("export", Function(function), torch.rand(2, 3))
+    again = torch.rand(5, 3)
+    assert same(prepared(again), function(again))
+
+
+def test_parts_of_a_computed_size_stay_whole() -> None:
+    model = Function(lambda x: torch.cat([x, x]).split(x.shape[0])[1] + 1)
+    assert same(prepared_by("export", model, torch.rand(2, 3))(torch.ones(4, 3)), torch.full((4, 3), 2.0))
+
+
+@torch.fx.wrap
+def squash(x: Tensor) -> Tensor:
+    return torch.tanh(x) if x.shape[0] > 1 else x
+
+
+@torch.fx.wrap
+def measured(x: Tensor) -> Tensor:
+    return torch.tanh(x) if x.sum() > 0 else x
+
+
+def test_a_function_that_one_importer_keeps_whole_is_looked_into_by_the_other() -> None:
+    x = torch.rand(3, 4)
+    kept = preparation(Function(lambda x: squash(x) + 1), Examples())
+    assert any(node.definition.opaque for node in kept.graph.nodes())
+    seen = preparation(Function(lambda x: squash(x) + 1), Examples([x]))
+    assert seen.importer == "torch.export"
+    assert not any(node.definition.opaque for node in seen.graph.nodes())
+    assert preparation(Function(lambda x: measured(x) + 1), Examples([x])).importer == "torch.fx"
+
+
+def test_tensors_in_dictionaries_are_inputs_of_their_own() -> None:
+    class Nested(nn.Module):
+        def forward(self, batch: dict[str, Any]) -> Tensor:
+            return F.relu(batch["x"]) + batch["more"]["y"]
+
+    given = {"x": torch.rand(2, 3), "more": {"y": torch.rand(2, 3)}}
+    made = preparation(Nested(), Examples([given]))
+    assert [value.hint for value in made.graph.inputs] == ["batch_x", "batch_more_y"]
+    assert same(made.module(given), Nested()(given))
