@@ -26,9 +26,12 @@ from qir.backends.torch_onnx_emissions import general_emission
 from qir.backends.torch_onnx_runtime import OnnxOperator
 from qir.errors import QirError
 from qir.expansions import expansion_of
+from qir.extensions import load_modules
 from qir.graph import Graph, Node, Value
 from qir.python_numbers import of_numbers
 from qir.types import is_known
+
+load_modules("qir.torch")
 
 Emit = Callable[[Graph], nn.Module]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qir.extensions import load_modules
 from qir.frontends import (  # noqa: F401  (they fill the table)
     torch_activations,
     torch_answers,
@@ -31,3 +32,5 @@ from qir.frontends.torch_lowerings import lowers
 from qir.lowering import tried
 
 __all__ = ["lowers", "tried"]
+
+load_modules("qir.torch")

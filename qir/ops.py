@@ -20,6 +20,7 @@ from onnx import AttributeProto, defs, helper
 from qir.attributes import TRAINING, Body
 from qir.encodings import Encoding
 from qir.errors import QirError
+from qir.extensions import load_modules
 from qir.opaque_calls import traits_of_opaque
 from qir.traits import Composed, Trait
 
@@ -178,14 +179,7 @@ def declare(operator: OpDef) -> OpDef:
 def _load_declarations() -> None:
     for module in DECLARATIONS:
         import_module(module)
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group=ENTRY_POINTS):
-        try:
-            import_module(entry.value)
-        except ImportError as error:
-            help = f"repair or uninstall the package that lists {entry.name!r}"
-            raise QirError(f"the operators of {entry.value} can not be imported: {error}", help=help) from error
+    load_modules(ENTRY_POINTS)
 
 
 @cache

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qir.errors import QirError
+from qir.extensions import listed
 
 if TYPE_CHECKING:
     from qir.pipeline import Pass
@@ -49,9 +50,7 @@ def register(name: str, kind: type[Pass]) -> None:
 
 @cache
 def _installed() -> dict[str, str]:
-    from importlib.metadata import entry_points
-
-    return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
+    return listed(ENTRY_POINTS)
 
 
 def pass_named(name: str) -> type[Pass] | None:

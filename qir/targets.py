@@ -6,17 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from qir.costs import Costs, KernelCost
 from qir.errors import QirError
+from qir.extensions import listed
 from qir.graph import Node
 from qir.ops import definition
 from qir.placement import Grid, Group, Parameter, Placement, Rule
 from qir.traits import Clamps, MovesData
 
 FOLDER = Path(__file__).parent / "targets"
+
+ENTRY_POINTS = "qir.targets"
+"""The entry point group in which a package lists its profiles: `my-npu = "my_package"`, where my-npu.toml lies."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,14 @@ def _holds(kernel: Grid, grid: Grid) -> bool:
     return same and (kernel.bits or 0) >= (grid.bits or 0)
 
 
+@cache
+def _installed() -> dict[str, str]:
+    return listed(ENTRY_POINTS)
+
+
 def target_names() -> list[str]:
-    """The names of the profiles that come with qir."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    """The names of the profiles that come with qir and with installed packages."""
+    return sorted({*(path.stem for path in FOLDER.glob("*.toml")), *_installed()})
 
 
 def target(name: str) -> Target:
@@ -126,13 +136,29 @@ def target(name: str) -> Target:
 
     Raises QirError for an unknown name and for a profile that is not complete.
     """
-    return _target(name) if name.endswith(".toml") else _shipped(name)
+    return _target(name) if name.endswith(".toml") else _named(name)
 
 
 @cache
-def _shipped(name: str) -> Target:
-    """A profile that comes with qir."""
+def _named(name: str) -> Target:
+    """A profile that comes with qir or with a package."""
     return _target(name)
+
+
+def _file(name: str) -> Path:
+    """Where the profile is: its own file, one that comes with qir, or one of a package; there may be none.
+
+    Raises QirError for a profile of a package that can not be imported.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    package = _installed().get(name)
+    if path.is_file() or package is None:
+        return path
+    try:
+        return Path(str(files(package))) / f"{name}.toml"
+    except (ImportError, TypeError) as error:
+        help = "repair or uninstall the package that lists it"
+        raise QirError(f"the target profile {name!r} is not to be had from {package}: {error}", help=help) from error
 
 
 def _target(name: str) -> Target:
@@ -151,7 +177,7 @@ def profile_data(name: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
     """What the profile's file says, over what it extends. Raises QirError when it can not be read."""
     import tomllib
 
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    path = _file(name)
     if not path.is_file():
         near = get_close_matches(name, target_names(), 1)
         help = f"did you mean {near[0]!r}?" if near else f"profiles are {', '.join(target_names())}, or a .toml file"
