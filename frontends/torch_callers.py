@@ -31,7 +31,10 @@ class Callers:
         path, kind = stack[-1]
         if node.target is aten.batch_norm.default and isinstance(self.model, nn.Module):
             return path if follows_training(self.model.get_submodule(path)) else None
-        if kind.rpartition(".")[0] == nn.LSTM.__module__ and node.target not in RECURRENT | CELLS:
+        home = kind.rpartition(".")[0]
+        if home == nn.LSTM.__module__ and node.target not in RECURRENT | CELLS:
+            return None
+        if home != nn.ZeroPad2d.__module__ and node.target is aten.pad.default:  # of a convolution
             return None
         return path if kind.startswith("torch.nn.modules.") and kind.rpartition(".")[2] in SINGLE_CALL else None
 

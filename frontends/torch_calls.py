@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from qir.attributes import TRAINING, Port, Symbol
+from qir.facts import computes
 from qir.frontends.torch_computed import DeviceOf
 from qir.frontends.torch_lowerings import Builder, Lowering, lowers, plain_name
 from qir.frontends.torch_opaque import OPAQUE
@@ -102,8 +103,8 @@ _IN_PLACE: set[Callable[..., Any]] = {
 
 
 def main_node(added: Sequence[Node], path: str) -> Node | None:
-    """Which node is the layer itself: the one that reads its weights, else the last."""
-    for node in added:
+    """Which node is the layer itself: the one that computes with its weights, else the last."""
+    for node in filter(computes, added):
         paths = [p for v in node.operands if v is not None and v.weight for p in v.weight.paths]
         if any(p.startswith(f"{path}.") for p in paths):
             return node

@@ -69,6 +69,8 @@ class _Tensor:
     def moved(self, method: str, *args: Any) -> _Tensor:
         """What the lowering of a method of torch.Tensor makes of it."""
         value = lowers.table[f"Tensor.{method}"](self.build, self.value, *args)
+        if value is not self.value:
+            value.hint = method
         return _Tensor(self.build, value, self.rank if value.type.rank is None else value.type.rank)
 
 

@@ -13,12 +13,13 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from qir.frontends.torch_lowerings import DTYPES
+from qir.errors import QirError
+from qir.frontends.torch_lowerings import DTYPES, type_of_tensor
 from qir.frontends.torch_program import quiet
 from qir.frontends.torch_state import untouched
 from qir.frontends.torch_trace import Trace, TrainingFlag
 from qir.graph import Value
-from qir.types import UNKNOWN, Dim, ScalarType, SequenceType, TensorType
+from qir.types import UNKNOWN, Dim, ScalarType, SequenceType, TensorType, Type
 
 Recorded = dict[str, Any]
 
@@ -30,6 +31,20 @@ class ExampleTypes:
     traced: Trace
     inputs: Sequence[Any] | None
     batch: str | None
+
+    def of_input(self, number: int) -> Type:
+        """The type of an argument of forward: axis 0 is the batch, where all examples agree on its size."""
+        if self.inputs is None:
+            return UNKNOWN
+        if number >= len(self.inputs):
+            raise QirError(f"the model has more inputs than the {len(self.inputs)} example inputs", stage="import")
+        example = self.inputs[number]
+        if not isinstance(example, torch.Tensor):
+            return UNKNOWN
+        type = type_of_tensor(example)
+        if self._length is not None and type.shape:
+            return TensorType(type.dtype, (self.batch, *type.shape[1:]))
+        return type
 
     def tell(self, node: fx.Node, result: Any) -> None:
         """Give the results of a call whose types are not known those that they have on the examples.

@@ -34,7 +34,7 @@ from qir.frontends.torch_callers import Callers
 from qir.frontends.torch_calls import CHECKS, main_node, mark_order, opaque, same_kind
 from qir.frontends.torch_computed import DeviceOf
 from qir.frontends.torch_lowerings import Builder, Unlowered
-from qir.frontends.torch_names import CallNames
+from qir.frontends.torch_names import CallNames, RecordedNames
 from qir.frontends.torch_program import Recording, export, type_of_example
 from qir.frontends.torch_table import tried
 from qir.frontends.torch_trace import nothing_whole, users_line
@@ -88,6 +88,7 @@ class _Importer:
     devices: dict[torch.device, Value] = field(default_factory=dict)
     weights: Weights = field(init=False)
     names: CallNames = field(init=False)
+    recorded: RecordedNames = field(init=False)
     callers: Callers = field(init=False)
     in_order: list[Node] = field(default_factory=list)
     position: dict[fx.Node, int] = field(default_factory=dict)
@@ -96,17 +97,19 @@ class _Importer:
         """The graph."""
         self.graph.name = re.sub(r"\W", "", type(self.model).__name__) or "main"
         nodes = list(self.program.graph.nodes)
-        self.names, self.callers = CallNames(nodes), Callers(self.model)
+        self.recorded, self.callers = RecordedNames(nodes), Callers(self.model)
+        specs = self.program.graph_signature.input_specs
+        self.names = CallNames([spec.arg.name for spec in specs if spec.kind.name == "USER_INPUT"])
         if isinstance(self.model, nn.Module):
             self.weights = Weights.of_module(self.graph, self.model)
         else:
             state = {**self.program.state_dict, **self.program.constants}
             self.weights = Weights(self.graph, state.items(), self.program.constants)
         self.position = {node: number for number, node in enumerate(nodes)}
-        specs = iter(self.program.graph_signature.input_specs)
+        kinds = iter(specs)
         for node in nodes:
             if node.op == "placeholder":
-                self._input(node, next(specs))
+                self._input(node, next(kinds))
             elif node.op == "get_attr":
                 self.known[node] = getattr(self.program.graph_module, str(node.target))
             elif node.op == "output":
@@ -116,6 +119,7 @@ class _Importer:
         if isinstance(self.model, nn.Module):
             self.weights.add_unread()
         mark_order(self.in_order)
+        self.names.give()
         names = self.program.module_call_graph[0].signature.forward_arg_names
         self.graph.signature = (list(names), self.program.call_spec.in_spec)
         return self.graph
@@ -124,7 +128,6 @@ class _Importer:
         kind = spec.kind.name
         if kind == "USER_INPUT":
             self.known[node] = self.graph.input(node.name, type_of_example(node.meta.get("val")))
-            self.names.of_input(node.name)
             if isinstance(example := node.meta.get("val"), torch.Tensor):
                 self.devices.setdefault(example.device, self.known[node])
             return
@@ -167,7 +170,8 @@ class _Importer:
         if target is operator.getitem and isinstance(args[0], list | tuple):
             self.known[node] = args[0][args[1]]
             return
-        if target is aten.alias.default and not self.callers.stack(node)[-1][1].endswith(".Identity"):
+        identity = target is aten.alias.default and not self.callers.stack(node)[-1][1].endswith(".Identity")
+        if identity or target is aten.lift_fresh_copy.default:
             self.known[node] = args[0]
             return
         if target is WHOLE:
@@ -250,13 +254,15 @@ class _Importer:
         loc = Loc(*users_line(node), scope)
         for new in build.added:
             new.locs = (loc,)
-        if build.added and not self.callers.in_layer(node):
-            build.added[-1].result.hint = self.names.of_layer(layer) if layer else self.names.of_call(node)
         if isinstance(result, Value) and result.node is not None and result.node in build.added:
             known = type_of_example(node.meta.get("val"))
             if known != UNKNOWN:
                 result.type = known
         main = main_node(build.added, layer) if layer else None
+        if main is not None and layer is not None:
+            self.names.add(main, layer.replace(".", "_"))
+        elif build.added and not self.callers.in_layer(node):
+            self.names.add(build.added[-1], self.recorded.of(node))
         if main is not None and layer is not None:
             main.module = layer
             if isinstance(self.model, nn.Module) and not main.definition.opaque:

@@ -30,7 +30,8 @@ from qir.frontends.torch_calls import (
     with_training_flag,
 )
 from qir.frontends.torch_examples import ExampleTypes
-from qir.frontends.torch_lowerings import Builder, Unlowered, type_of_tensor
+from qir.frontends.torch_lowerings import Builder, Unlowered
+from qir.frontends.torch_names import CallNames
 from qir.frontends.torch_sizes import shape_access
 from qir.frontends.torch_table import lowers, tried
 from qir.frontends.torch_trace import (
@@ -44,7 +45,7 @@ from qir.frontends.torch_trace import (
 )
 from qir.frontends.torch_weights import Weights
 from qir.graph import Graph, Node, Value
-from qir.types import UNKNOWN, ScalarType, TensorType, Type
+from qir.types import ScalarType
 
 
 def import_torch(
@@ -64,7 +65,8 @@ def import_torch(
     pointing at the user's line.
     """
     given = None if example_inputs is None else len(example_inputs)
-    return _Importer(model, trace(model, given, whole, concrete), example_inputs, batch, whole).run()
+    traced = trace(model, given, whole, concrete)
+    return _Importer(model, traced, ExampleTypes(traced, example_inputs, batch), whole).run()
 
 
 @dataclass
@@ -73,11 +75,10 @@ class _Importer:
 
     model: nn.Module
     traced: Trace
-    example_inputs: Sequence[Any] | None
-    batch: str | None
+    types: ExampleTypes
     whole: Callable[[nn.Module], bool]
     weights: Weights = field(init=False)
-    types: ExampleTypes = field(init=False)
+    names: CallNames = field(init=False)
     graph: Graph = field(default_factory=Graph)
     known: dict[fx.Node, Any] = field(default_factory=dict)
     in_order: list[Node] = field(default_factory=list)
@@ -88,8 +89,8 @@ class _Importer:
         """The graph."""
         self.graph.name = re.sub(r"\W", "", type(self.model).__name__) or "main"
         self.weights = Weights.of_module(self.graph, self.model)
-        self.types = ExampleTypes(self.traced, self.example_inputs, self.batch)
         self.position = {node: number for number, node in enumerate(self.traced.graph.nodes)}
+        self.names = CallNames([node.name for node in self.traced.graph.nodes if node.op == "placeholder"])
         self.layers = {str(node.target) for node in self.traced.graph.nodes if node.op == "call_module"}
         for node in self.traced.graph.nodes:
             self._step(node)
@@ -98,6 +99,7 @@ class _Importer:
             if not node.erased and all(isinstance(result.type, ScalarType) for result in node.results):
                 self.graph.erase_dead(node)
         mark_order(self.in_order)
+        self.names.give()
         return self.graph
 
     # -- one fx node -------------------------------------------------------------------------------------------------
@@ -123,28 +125,13 @@ class _Importer:
             return
         name = str(node.target).lstrip("*")
         if name == node.target:
-            self.known[node] = self.graph.input(name, self._input_type(len(self.graph.inputs)))
+            self.known[node] = self.graph.input(name, self.types.of_input(len(self.graph.inputs)))
             return
-        given = None if self.example_inputs is None else len(self.example_inputs) - len(self.graph.inputs)
+        given = None if self.types.inputs is None else len(self.types.inputs) - len(self.graph.inputs)
         self.known[node] = [
-            self.graph.input(f"{name}_{number}", self._input_type(len(self.graph.inputs)))
+            self.graph.input(f"{name}_{number}", self.types.of_input(len(self.graph.inputs)))
             for number in range(number_of_arguments(node, given))
         ]
-
-    def _input_type(self, number: int) -> Type:
-        examples = self.example_inputs
-        if examples is None:
-            return UNKNOWN
-        if number >= len(examples):
-            raise QirError(f"the model has more inputs than the {len(examples)} example inputs", stage="import")
-        example = examples[number]
-        if not isinstance(example, torch.Tensor):
-            return UNKNOWN
-        sizes = {tensor.shape[0] for tensor in examples if isinstance(tensor, torch.Tensor) and tensor.ndim > 0}
-        type = type_of_tensor(example)
-        if self.batch is not None and len(sizes) == 1 and type.shape:
-            return TensorType(type.dtype, (self.batch, *type.shape[1:]))
-        return type
 
     def _attribute(self, path: str) -> Any:
         found = self.traced.attribute(path)
@@ -199,6 +186,7 @@ class _Importer:
         build = Builder(self.graph, self.weights.of)
         if (shape := shape_access(build, node.target, args)) is not None:
             self._place(build.added, node, self._scope(node))
+            self.names.add_traced(node, build.added)
             self.known[node] = shape
             return
         if isinstance(node.target, type) and issubclass(node.target, dict):
@@ -216,6 +204,7 @@ class _Importer:
         elif follows_training(norm):
             build.added[-1].module, build.added[-1].host = self._scope(node), norm
         self._place(build.added, node, self._scope(node))
+        self.names.add_traced(node, build.added)
         self.known[node] = result
         if is_in_place(node):
             self._overwrite(node, args[0] if args else kwargs.get("input"), result)
@@ -246,6 +235,7 @@ class _Importer:
         self._place([added for added in build.added if added is not main], node, path)
         if main is not None:
             self._place([main], node, self._scope(node))
+            self.names.add(main, node.name)
             main.module, main.host = path, layer
         self.known[node] = result
         if getattr(layer, "inplace", False):
@@ -267,12 +257,10 @@ class _Importer:
         return ""
 
     def _place(self, added: Sequence[Node], node: fx.Node, scope: str) -> None:
-        """Give new nodes their location, and the last one the name that torch.fx gave the call."""
+        """Give new nodes their location."""
         loc = Loc(*users_line(node), scope)
         for new in added:
             new.locs = (loc,)
-        if added:
-            added[-1].result.hint = node.name
         self.in_order += added
 
     def _overwrite(self, node: fx.Node, target: Any, result: Any) -> None:

@@ -26,12 +26,14 @@ def _padded(padding: Any, rank: int, kernel: tuple[int, ...] | None, dilation: t
 
 def _conv(build: Builder, rank: int, input: Value, weight: Any, bias: Any, stride: Any, padding: Any,
           dilation: Any, groups: int, padding_mode: str) -> Value:  # fmt: skip
-    known(padding_mode == "zeros", f"padding_mode={padding_mode!r}")
     kernel = build.value(weight)
     static = kernel.type.static if kernel is not None else None
     steps = numbers(dilation, rank)
     pads = _padded(padding, rank, None if static is None else static[2:], steps)
     strides = numbers(stride, rank)
+    if padding_mode != "zeros":
+        around = [pads[axis + side * rank] for axis in reversed(range(rank)) for side in (0, 1)]
+        input, pads = lowers.table[F.pad](build, input, around, padding_mode), (0,) * (2 * rank)
     attrs: dict[str, Any] = {
         "strides": strides if static is None else unless(1, strides),
         "pads": unless(0, pads),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import fx
 from torch.fx.graph import _Namespace, _snake_case
 
+from qir.facts import computes
+from qir.frontends.torch_einops import einops_functions
 from qir.frontends.torch_lowerings import plain_name
+from qir.graph import Node
 
 _OPERATORS = {
     "div": "truediv", "div_": "truediv", "__rdiv__": "truediv", "__rsub__": "sub", "__rpow__": "pow",
@@ -23,21 +27,44 @@ def called(name: str) -> str:
 
 
 class CallNames:
-    """Numbers the names of calls as `torch.fx` does: those of layers come from their paths, all in one namespace."""
+    """Numbers the names of calls as `torch.fx` does, all in one namespace, but for calls that move data or sizes.
+
+    Those compute nothing that is named, and the importers do not record the same of them.
+    """
+
+    def __init__(self, inputs: Sequence[str] = ()) -> None:
+        self.space = _Namespace()
+        self.calls: list[tuple[Node, str]] = []
+        for name in inputs:
+            self.space.create_name(name, None)
+
+    def add(self, node: Node, name: str) -> None:
+        """The next call, and its name without a number: of the function, or the path of the layer."""
+        self.calls.append((node, _snake_case(name)))
+
+    def add_traced(self, call: fx.Node, made: Sequence[Node]) -> None:
+        """What a traced call of a function was made into: the last has its name, the parts of einops their own."""
+        if call.target in einops_functions():
+            for node in made:
+                self.add(node, node.result.hint)
+        elif made:
+            self.add(made[-1], re.sub(r"_\d+$", "", call.name))
+
+    def give(self) -> None:
+        """Name the results of all calls that are left."""
+        for node, name in self.calls:
+            if not node.erased:
+                counts = node.module is not None or computes(node)
+                node.result.hint = self.space.create_name(name, None) if counts else name
+
+
+class RecordedNames:
+    """What the calls are named after that torch.export records."""
 
     def __init__(self, nodes: Sequence[fx.Node]) -> None:
-        self.space = _Namespace()
         self.following = dict(pairwise(nodes))
 
-    def of_input(self, name: str) -> str:
-        """The name of an argument of forward."""
-        return self.space.create_name(name, None)
-
-    def of_layer(self, path: str) -> str:
-        """The name of a call of the layer at this path."""
-        return self.space.create_name(_snake_case(path), None)
-
-    def of_call(self, node: fx.Node) -> str:
+    def of(self, node: fx.Node) -> str:
         """The name of what `node` is a part of, if it is the last part; else that of its own operator."""
         after = self.following.get(node)
         spelled = node.meta.get("torch_fn")
@@ -46,6 +73,5 @@ class CallNames:
         else:
             kind, _, name = spelled[1].rpartition(".")
             if kind != "builtin_function_or_method" and name in _OPERATORS:
-                return self.space.create_name(_OPERATORS[name], None)
-        bare = name[2:-2] if name.startswith("__") else called(name)
-        return self.space.create_name(_snake_case(bare), None)
+                return _OPERATORS[name]
+        return name[2:-2] if name.startswith("__") else called(name)

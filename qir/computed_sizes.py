@@ -214,7 +214,7 @@ function("BroadcastTo", "x sizes*", _broadcast, MOVES, _broadcast_type,
 function("Repeat", "x counts*", _repeat, MOVES, types_if_known, "x repeated along each axis, new axes in front.",
          repeats=())  # fmt: skip
 function("Part", "x start? stop?", _part, MOVES, _part_type, "x[start:stop:step] along one axis.", axis=0, step=1)
-function("PadBy", "x amounts*", _pad, MOVES, types_if_known,
+function("PadBy", "x amounts*", _pad, (), types_if_known,
          "x with so many more elements before and behind, from the last axis on, as torch lists them.",
          pad=(), value=0.0)  # fmt: skip
 function("Filled", "like? sizes*", _filled, SHAPES, _filled_type,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import einops
 import pytest
 import torch
 import torch.nn.functional as F
@@ -71,6 +72,30 @@ def test_layers_and_calls_have_the_same_names() -> None:
     assert layers(by_fx) == layers(by_export)
     assert dict(by_fx.named_modules()).keys() == dict(by_export.named_modules()).keys()
     assert "0.module_relu_1" in layers(by_fx)
+
+
+class SizesBetween(nn.Module):
+    """Computes with sizes between calls, which are numbered by what computes; layers of several calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act, self.conv = nn.PReLU(4), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        y = (self.act(x) * 2).view(batch, channels // 2 * 2, height * width)
+        y = y.mul(3).reshape(batch, channels, height, width) + torch.tensor(0.5)
+        y = self.conv(F.pad(y, (0, 4 - width % 4, 0, height * 0))) + 1
+        return einops.reduce(y, "b c h w -> b c", "mean") + y.mean((2, 3))
+
+
+def test_names_do_not_count_what_computes_with_sizes() -> None:
+    model, x = SizesBetween(), torch.rand(3, 4, 5, 5)
+    by_fx, by_export = (layers(prepared_by(importer, model, x)) for importer in ("fx", "export"))
+    assert by_fx == by_export
+    assert by_fx[:4] == ["act", "module_mul", "module_mul_1", "_constant_0"]
+    assert by_fx[4:] == ["module_add", "module_pad", "conv.module_pad", "conv", "module_add_1", "module_mean",
+                         "module_mean_1", "module_add_2"]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout])
