@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from qir.attributes import Port, Symbol, TrainingMode
 from qir.backends.torch_emissions import Emission
 from qir.backends.torch_named import check_attribute, framework_object
 from qir.graph import Node, Value
-
-
-def map_nested(part: Any, leaf: Callable[[Any], Any]) -> Any:
-    """A nest of tuples, lists, dicts and slices with `leaf` of each leaf."""
-    match part:
-        case tuple():
-            return tuple(map_nested(item, leaf) for item in part)
-        case list():
-            return [map_nested(item, leaf) for item in part]
-        case dict():
-            return {key: map_nested(item, leaf) for key, item in part.items()}
-        case slice():
-            return slice(*(map_nested(item, leaf) for item in (part.start, part.stop, part.step)))
-    return leaf(part)
+from qir.nests import map_nested
 
 
 def opaque_call(node: Node) -> Emission:

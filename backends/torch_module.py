@@ -28,7 +28,7 @@ from qir.backends import (  # noqa: F401  (they fill the table)
     torch_transformer,
     torch_windows,
 )
-from qir.backends.torch_calls import map_nested, opaque_call
+from qir.backends.torch_calls import opaque_call
 from qir.backends.torch_emissions import Emission
 from qir.backends.torch_modules import Call, Constant
 from qir.backends.torch_named import framework_object
@@ -48,6 +48,7 @@ from qir.errors import QirError
 from qir.evaluate import Runner
 from qir.facts import FUNCTIONALS_LIFTED, MODULES_UNROLLED, is_quantizer
 from qir.graph import Graph, Node, Value
+from qir.nests import map_nested
 from qir.order import weights_in
 from qir.text import Names, value_names
 from qir.types import ScalarType

@@ -1,4 +1,4 @@
-"""The importer of Keras models."""
+"""The importers of Keras models: into ONNX's vocabulary, or into calls of Keras that stay whole."""
 
 from __future__ import annotations
 
@@ -7,90 +7,150 @@ from typing import Any
 import keras
 
 from qir.attributes import Port
-from qir.frontends.keras_calls import opaque, with_types
-from qir.frontends.keras_inputs import inputs_of
+from qir.facts import computes
+from qir.frontends.keras_calls import opaque, typed
+from qir.frontends.keras_inputs import described_input, inputs_of
 from qir.frontends.keras_lowerings import KerasBuilder, call_of, public_function, type_of_tensor
+from qir.frontends.keras_sizes import Size, value_of
 from qir.frontends.keras_table import lowers
-from qir.frontends.keras_trace import Call, Trace, is_keras_own, trace
+from qir.frontends.keras_trace import Call, Trace, opened, trace
 from qir.frontends.keras_weights import KerasWeights
-from qir.graph import Graph, Value
+from qir.graph import Graph, Node, Value
 from qir.lowering import Unlowered, bound, tried
 
 
-def import_keras(model: keras.Model) -> Graph:
-    """The graph of a built Keras model, in ONNX's vocabulary; calls that nothing lowers are opaque."""
-    return _Importer(trace(model, inputs_of(model), whole=_stays_whole), model.name, lowered=True).run()
+def import_keras(model: keras.Model, input_layer: Any = None) -> Graph:
+    """The graph of a Keras model in inference, in ONNX's vocabulary.
+
+    A layer that nothing lowers is the operations that its own code calls; what nothing lowers then is opaque.
+    """
+    return _Lowering(trace(model, inputs_of(model, input_layer)), model.name).run()
 
 
-def import_whole_layers(model: keras.Model) -> Graph:
+def import_whole_calls(model: keras.Model, input_layer: Any = None) -> Graph:
     """The graph of a Keras model in which every call of one of Keras's layers or operations is one opaque node."""
-    return _Importer(trace(model, inputs_of(model)), model.name, lowered=False).run()
-
-
-def _stays_whole(layer: keras.Layer) -> bool:
-    return is_keras_own(layer)
+    return _Importer(trace(model, inputs_of(model, input_layer)), model.name).run()
 
 
 class _Importer:
-    """Makes nodes of the calls of a trace."""
+    """Makes an opaque node of each call of a trace."""
 
-    def __init__(self, traced: Trace, name: str, lowered: bool) -> None:
-        self.trace, self.lowered = traced, lowered
+    def __init__(self, traced: Trace, name: str) -> None:
+        self.trace = traced
         self.graph = Graph(name)
         self.weights = KerasWeights(self.graph, traced.names)
-        self.known: dict[int, Value] = {}
+        self.known: dict[int, Any] = {}
+        self.held = dict(traced.held)
+        self.kept: list[Any] = [traced]
+        """Kept alive, as tensors are known by identity."""
 
     def run(self) -> Graph:
         """The graph."""
-        for tensor in keras.tree.flatten(self.trace.inputs):
-            name = "input" if tensor.name.startswith("keras_tensor") else tensor.name
-            self.known[id(tensor)] = self.graph.input(name, type_of_tensor(tensor))
+        described = [described_input(tensor) for tensor in keras.tree.flatten(self.trace.inputs)]
+        for tensor, keywords in zip(keras.tree.flatten(self.trace.inputs), described, strict=True):
+            self.known[id(tensor)] = self.graph.input(keywords["name"] or "input", type_of_tensor(tensor))
+        self.graph.signature = _ports_of(self.trace.inputs), described
         for call in self.trace.calls:
-            self._call(call)
-        flat = keras.tree.flatten(self.trace.outputs)
-        self.graph.outputs = [self._value(tensor) for tensor in flat]
-        ports = list(map(Port, range(len(flat))))
-        structure = keras.tree.pack_sequence_as(self.trace.outputs, ports) if flat else None
+            self.add(call)
+        self.graph.outputs = [self.value(tensor) for tensor in keras.tree.flatten(self.trace.outputs)]
+        structure = _ports_of(self.trace.outputs)
         self.graph.structure = None if structure == Port(0) else structure
         self._erase_unread()
+        self.weights.settle()
         return self.graph
 
-    def _value(self, leaf: Any) -> Any:
+    def add(self, call: Call) -> None:
+        """Add the nodes of a call."""
+        args, kwargs = self._arguments(call)
+        self.note(call, keras.tree.flatten(opaque(self.builder(), call, args, kwargs, "it is to stay whole")))
+
+    def builder(self) -> KerasBuilder:
+        """What nodes are built with."""
+        return KerasBuilder(self.graph, self.weights.of)
+
+    def note(self, call: Call, values: list[Any]) -> None:
+        """From here on, these are the values of the call's tensors."""
+        self.known.update((id(tensor), value) for tensor, value in zip(_flat(call.outputs), values, strict=True))
+
+    def _arguments(self, call: Call) -> tuple[Any, Any]:
+        """The arguments of a layer but those that are None, or of the function that makes the operation."""
+        given: Any = call.args, {name: part for name, part in call.kwargs.items() if part is not None}
+        if not isinstance(call.operation, keras.Layer):
+            given = call_of(call.operation, call.args, call.kwargs)
+        args, kwargs = keras.tree.map_structure(self.value, given)
+        return args, kwargs
+
+    def value(self, leaf: Any) -> Any:
         """What stands for a tensor of the trace; anything else is itself."""
-        if isinstance(leaf, keras.KerasTensor):
-            variable = self.trace.variables.get(id(leaf))
-            return self.known[id(leaf)] if variable is None else self.weights.of(variable)
-        return leaf
-
-    def _call(self, call: Call) -> None:
-        build = KerasBuilder(self.graph, self.weights.of)
-        args, kwargs = keras.tree.map_structure(self._value, (call.args, call.kwargs))
-        result = self._lowered(build, call, args, kwargs)
-        if isinstance(result, Unlowered):
-            result = opaque(build, call, args, kwargs, str(result))
-        flat = keras.tree.flatten(result)
-        for tensor, value in zip(keras.tree.flatten(call.outputs), flat, strict=True):
-            self.known[id(tensor)] = with_types(value, tensor)
-        for node in build.added:
-            node.locs = (call.loc,) if str(call.loc) else ()
-        if build.added and call.module:
-            build.added[-1].module = call.module
-
-    def _lowered(self, build: KerasBuilder, call: Call, args: Any, kwargs: Any) -> Any:
-        if not self.lowered:
-            return Unlowered("every call is to stay whole")
-        if isinstance(call.operation, keras.Layer):
-            lowering = lowers.of_layer(call.operation)
-            kwargs = {name: value for name, value in kwargs.items() if value is not None}
-            return tried(build, lowering and bound(lowering, call.operation), args, kwargs)
-        function = public_function(type(call.operation))
-        lowering = None if function is None else lowers.of_function(function)
-        return tried(build, lowering, *call_of(call.operation, args, kwargs))
+        if isinstance(leaf, slice):
+            return slice(*map(self.value, (leaf.start, leaf.stop, leaf.step)))
+        if id(leaf) in self.known or not isinstance(leaf, keras.KerasTensor):
+            return self.known.get(id(leaf), leaf)
+        if isinstance(leaf, Size):
+            self.known[id(leaf)] = value_of(leaf, self.builder(), self.value)
+            return self.known[id(leaf)]
+        return self.weights.of(self.held[id(leaf)])
 
     def _erase_unread(self) -> None:
         """Leave out what no output depends on, such as masks that nothing asks for."""
-        for call in reversed(self.trace.calls):
-            for tensor in keras.tree.flatten(call.outputs):
-                node = self.known[id(tensor)].node if id(tensor) in self.known else None
-                if node is not None and not node.erased:
-                    self.graph.erase_dead(node)
+        for value in reversed(list(self.known.values())):
+            node = value.node if isinstance(value, Value) else None
+            if node is not None and not node.erased:
+                self.graph.erase_dead(node)
+
+
+class _Lowering(_Importer):
+    """Makes nodes of ONNX's vocabulary of each call of a trace."""
+
+    def add(self, call: Call) -> None:
+        """Add the nodes of a call; of those that it makes, where nothing lowers it."""
+        build = self.builder()
+        args, kwargs = self._arguments(call)
+        result = self._lowered(build, call, args, kwargs)
+        if isinstance(result, Unlowered) and isinstance(call.operation, keras.Layer) and self._opened(call):
+            return
+        if isinstance(result, Unlowered):
+            result = opaque(build, call, args, kwargs, str(result))
+        values = [typed(build, value, tensor) for value, tensor in zip(_flat(result), _flat(call.outputs), strict=True)]
+        for node in build.added:
+            node.locs = (call.loc,) if str(call.loc) else ()
+        if call.module and (main := _main(build.added)) is not None:
+            main.module = call.module
+        self.note(call, values)
+
+    def _lowered(self, build: KerasBuilder, call: Call, args: Any, kwargs: Any) -> Any:
+        if isinstance(call.operation, keras.Layer):
+            lowering = lowers.of_layer(call.operation)
+            return tried(build, lowering and bound(lowering, call.operation), args, kwargs)
+        function = public_function(type(call.operation))
+        return tried(build, None if function is None else lowers.of_function(function), args, kwargs)
+
+    def _opened(self, call: Call) -> bool:
+        """Add the calls that a layer makes, in its place. Returns whether its code can be followed."""
+        try:
+            inner = opened(call, self.trace.names)
+        except Exception:  # Keras's own code computes with its backend's tensors there
+            return False
+        self.kept.append(inner)
+        self.held.update(inner.held)
+        for each in inner.calls:
+            self.add(each)
+        self.note(call, [self.value(tensor) for tensor in _flat(inner.outputs)])
+        return True
+
+
+def _flat(nest: Any) -> list[Any]:
+    found: list[Any] = keras.tree.flatten(nest)
+    return found
+
+
+def _ports_of(nest: Any) -> Any:
+    """The nest with the number of each tensor in its place."""
+    return keras.tree.pack_sequence_as(nest, list(map(Port, range(len(_flat(nest))))))
+
+
+def _main(added: list[Node]) -> Node | None:
+    """Which node is the layer itself: the first that computes with its weights, else the last that computes."""
+    computing = [node for node in added if computes(node)]
+    weighted = [node for node in computing if any(v is not None and v.weight and v.weight.paths for v in node.operands)]
+    return next(iter(weighted or reversed(computing)), added[-1] if added else None)

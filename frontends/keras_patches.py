@@ -1,19 +1,46 @@
 """What Keras does otherwise while a model is traced.
 
-This is the one file that reaches into `keras.src`: recording a call keeps Keras from noting it in the layers, which
+This is the one file that reaches into what Keras keeps to itself: recording a call instead of noting it in the layers
 has no public switch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 from keras.src.layers import layer as layer_module
 
+from qir.frontends.keras_lines import is_users
+from qir.frontends.keras_sizes import with_sizes
+
 _MISSING = object()
+_LISTS = ("_trainable_variables", "_non_trainable_variables", "_metrics", "_tracker", "_layers")
+"""Where a layer notes what it holds beside the attributes."""
+
+
+class Recorder(Protocol):
+    """What hears of calls while a model is traced."""
+
+    inferring: bool
+
+    def operation(self, operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+        """In place of a symbolic call of an operation."""
+
+    def layer(self, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        """In place of a symbolic call of a layer."""
+
+    def symbolic(self, argument: Any) -> Any:
+        """What a layer is given in place of an argument."""
+
+    def value_read(self, variable: keras.Variable) -> None:
+        """Before the value of a variable is read."""
+
+    def drawn(self) -> None:
+        """Before a random number is drawn."""
 
 
 @contextmanager
@@ -31,15 +58,48 @@ def replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def recording(operation: Callable[..., Any], layer: Callable[..., Any]) -> Iterator[None]:
-    """Inside, symbolic calls of operations and of layers go to these functions, and leave no trace in the model."""
+def recording(recorder: Recorder) -> Iterator[None]:
+    """Inside, symbolic calls of operations and layers go to the recorder, and leave no trace in the model.
+
+    A layer is given symbolic tensors in the place of concrete ones, and the user's code sees a `Size` where a size is
+    not known.
+    """
     filtering = keras.config.is_traceback_filtering_enabled()
-    keras.config.disable_traceback_filtering()
+    call, shape = keras.Layer.__call__, keras.KerasTensor.shape
+    value, draw = keras.Variable.value, keras.random.SeedGenerator.next
+
+    def called(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        if not recorder.inferring:
+            args, kwargs = keras.tree.map_structure(recorder.symbolic, (args, kwargs))
+        return call(layer, *args, **kwargs)
+
+    def seen(tensor: keras.KerasTensor) -> Any:
+        known = shape.fget(tensor)
+        code = sys._getframe(1).f_code
+        asks = code is keras.ops.shape.__code__ or is_users(code.co_filename)
+        return with_sizes(tensor, known) if asks and not recorder.inferring and None in known else known
+
+    def read(variable: keras.Variable) -> Any:
+        recorder.value_read(variable)
+        return value.fget(variable)
+
+    def next_seed(seed: keras.random.SeedGenerator, *args: Any, **kwargs: Any) -> Any:
+        recorder.drawn()
+        return draw(seed, *args, **kwargs)
+
     with ExitStack() as stack:
-        stack.enter_context(replaced(keras.Operation, "symbolic_call", lambda *a, **k: operation(*a, **k)))
-        stack.enter_context(replaced(keras.Layer, "symbolic_call", lambda *a, **k: layer(*a, **k)))
-        stack.enter_context(replaced(layer_module, "Node", lambda **described: None))
-        stack.enter_context(replaced(keras.KerasTensor, "__array_ufunc__", None))
+        for holder, name, new in (
+            (keras.Operation, "symbolic_call", lambda operation, *a, **k: recorder.operation(operation, *a, **k)),
+            (keras.Layer, "symbolic_call", lambda layer, *a, **k: recorder.layer(layer, *a, **k)),
+            (keras.Layer, "__call__", called),
+            (keras.KerasTensor, "shape", property(seen)),
+            (keras.KerasTensor, "__array_ufunc__", None),
+            (_variable_class(), "value", property(read)),
+            (keras.random.SeedGenerator, "next", next_seed),
+            (layer_module, "Node", lambda **described: None),
+        ):
+            stack.enter_context(replaced(holder, name, new))
+        keras.config.disable_traceback_filtering()
         try:
             yield
         finally:
@@ -47,19 +107,51 @@ def recording(operation: Callable[..., Any], layer: Callable[..., Any]) -> Itera
                 keras.config.enable_traceback_filtering()
 
 
-@contextmanager
-def own_variables(layer: keras.Layer, replacement: Callable[[keras.Variable], Any]) -> Iterator[None]:
-    """Inside, the variables among the layer's attributes, also in lists and dicts, are what replaces them."""
-    attributes = vars(layer)
-    changed = {}
-    for name, value in list(attributes.items()):
-        if name not in ("_trainable_variables", "_non_trainable_variables") and _holds_variables(value):
-            changed[name] = value
-            attributes[name] = _mapped(value, replacement)
-    try:
-        yield
-    finally:
-        attributes.update(changed)
+def _variable_class() -> Any:
+    """The class that has the property `value`: that of all backends, or the backend's own."""
+    return next(kind for kind in keras.Variable.__mro__ if "value" in vars(kind))
+
+
+def layers_in(layer: keras.Layer) -> list[keras.Layer]:
+    """The layer and all that it holds, in attributes, lists and dicts, however deep."""
+    return list(layer._flatten_layers())
+
+
+class Attributes:
+    """The attributes of layers that hold variables, also in lists and dicts, and what is there in their place."""
+
+    def __init__(self, replacement: Callable[[keras.Variable], Any]) -> None:
+        self.replacement = replacement
+        self.real: dict[int, dict[str, Any]] = {}
+
+    def replace(self, layers: Iterable[keras.Layer]) -> None:
+        """Put the replacements in the place of the variables."""
+        for layer in layers:
+            if id(layer) in self.real:
+                continue
+            held = {name: value for name, value in vars(layer).items()
+                    if name not in _LISTS and _holds_variables(value)}  # fmt: skip
+            self.real[id(layer)] = held
+            vars(layer).update({name: _mapped(value, self.replacement) for name, value in held.items()})
+
+    def restore(self, layers: Iterable[keras.Layer]) -> None:
+        """Put the variables back."""
+        for layer in layers:
+            vars(layer).update(self.real.pop(id(layer), {}))
+
+    @contextmanager
+    def as_before(self, layers: list[keras.Layer]) -> Iterator[None]:
+        """Inside, the layers have their variables."""
+        seen: Mapping[int, dict[str, Any]] = {
+            id(layer): {name: vars(layer)[name] for name in self.real.get(id(layer), ())} for layer in layers
+        }
+        for layer in layers:
+            vars(layer).update(self.real.get(id(layer), {}))
+        try:
+            yield
+        finally:
+            for layer in layers:
+                vars(layer).update(seen[id(layer)])
 
 
 def _holds_variables(value: Any) -> bool:

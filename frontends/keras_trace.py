@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 
-from qir.errors import Loc
+from qir.errors import Loc, QirError
 from qir.frontends.keras_lines import location
 from qir.frontends.keras_names import KerasNames
-from qir.frontends.keras_patches import own_variables, recording
+from qir.frontends.keras_patches import Attributes, layers_in, recording
+from qir.frontends.keras_sizes import Size, holds_size, result_of
 
 Whole = Callable[[keras.Layer], bool]
 
@@ -21,8 +23,8 @@ Whole = Callable[[keras.Layer], bool]
 class Call:
     """One call of a layer that stays whole, or of an operation of `keras.ops`.
 
-    Tensors in the nests of arguments and outputs are `KerasTensor`s, `keras.Variable`s or concrete. `module` is the
-    path of the layer, empty for an operation; `loc` the user's line, and the path of the layer whose code it is.
+    Tensors in the nests of arguments and outputs are `KerasTensor`s. `module` is the path of the layer, empty for an
+    operation; `loc` the user's line, and the path of the layer whose code it is.
     """
 
     operation: keras.Operation
@@ -41,12 +43,8 @@ class Trace:
     outputs: Any
     calls: list[Call]
     names: KerasNames
-    variables: dict[int, keras.Variable]
-    """The variable that a symbolic tensor stands for, by the tensor's identity."""
-
-
-_CONVERSIONS = ("Cast", "ConvertToTensor")
-"""Operations that do nothing to a tensor of their dtype."""
+    held: dict[int, Any]
+    """The variable or array that a symbolic tensor stands for, by the tensor's identity."""
 
 
 def is_keras_own(layer: keras.Layer) -> bool:
@@ -55,12 +53,44 @@ def is_keras_own(layer: keras.Layer) -> bool:
     return home.startswith("keras.") and not isinstance(layer, keras.Model | keras.layers.Lambda)
 
 
-def trace(model: keras.Layer, inputs: Any, whole: Whole = is_keras_own, training: bool = False) -> Trace:
-    """The calls that the model makes on `inputs`. A layer of which `whole` is true is one call, others are opened."""
-    recorder = _Recorder(KerasNames(model), whole)
-    with recording(recorder.operation, recorder.layer):
-        outputs = model(inputs, training=training)
-    return Trace(inputs, outputs, recorder.calls, recorder.names, recorder.variables)
+def trace(
+    model: keras.Layer,
+    inputs: Any,
+    whole: Whole = is_keras_own,
+    training: bool = False,
+    names: KerasNames | None = None,
+) -> Trace:
+    """The calls that the built model makes on `inputs`.
+
+    A layer of which `whole` is true is one call, others are opened. `names` are those of another trace.
+    """
+    recorder = _Recorder(names or KerasNames(model), whole)
+    layers = layers_in(model)
+    with recording(recorder):
+        recorder.attributes.replace(layers)
+        try:
+            outputs = model(inputs, training=training)
+        finally:
+            recorder.attributes.restore(layers)
+    return Trace(inputs, outputs, recorder.calls, recorder.names, recorder.held)
+
+
+def opened(call: Call, names: KerasNames) -> Trace:
+    """The calls that the code of a layer makes for one call of it, all at the line of that call."""
+    layer = call.operation
+    recorder = _Recorder(names, is_keras_own, loc=call.loc)
+    layers = layers_in(layer)
+    with recording(recorder):
+        recorder.attributes.replace(layers)
+        try:
+            outputs = recorder.inside(layer, call.args, call.kwargs)
+        finally:
+            recorder.attributes.restore(layers)
+    return Trace((call.args, call.kwargs), outputs, recorder.calls, names, recorder.held)
+
+
+_CONVERSIONS = ("Cast", "ConvertToTensor")
+"""Operations that do nothing to a tensor of their dtype."""
 
 
 @dataclass
@@ -70,67 +100,146 @@ class _Recorder:
     names: KerasNames
     whole: Whole
     calls: list[Call] = field(default_factory=list)
-    variables: dict[int, keras.Variable] = field(default_factory=dict)
+    held: dict[int, Any] = field(default_factory=dict)
+    of_variable: dict[int, keras.KerasTensor] = field(default_factory=dict)
     met: dict[int, keras.KerasTensor] = field(default_factory=dict)
-    """The results so far, kept alive."""
-    scopes: list[str] = field(default_factory=list)
+    """The tensors so far, kept alive."""
+    opened: list[keras.Layer] = field(default_factory=list)
+    loc: Loc | None = None
+    """Where the user wrote all calls, where that is known before."""
     inferring: bool = False
     """Whether Keras computes a shape, for which it may call layers and operations too."""
+
+    def __post_init__(self) -> None:
+        self.attributes = Attributes(self._symbolic)
+
+    # -- what happens in place of calls --------------------------------------------------------------------------------
 
     def operation(self, operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         """The result of a symbolic call of an operation."""
         if self.inferring:
             return operation.compute_output_spec(*args, **kwargs)
+        if type(operation).__name__ in _CONVERSIONS and args[0].dtype == vars(operation)["dtype"]:
+            return args[0]
+        if type(operation).__name__ == "Cond":
+            return self._both(*args, **kwargs)
         return self._note(operation, args, kwargs, "")
 
     def layer(self, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         """The result of a symbolic call of a layer: as one call, or as the calls that it makes."""
         if self.inferring:
             return layer.compute_output_spec(*args, **kwargs)
-        path = self.names.of_layer(layer, self.scopes[-1] if self.scopes else "")
+        path = self.names.of_layer(layer, self.scope)
         if self.whole(layer):
             for variable in layer.variables:
                 self.names.of_variable(variable, layer)
             return self._note(layer, args, kwargs, path)
-        self.scopes.append(path)
+        return self.inside(layer, args, kwargs)
+
+    def inside(self, layer: keras.Layer, args: Any, kwargs: Any) -> Any:
+        """The result of the layer's own code."""
+        self.attributes.replace([layer])
+        self.opened.append(layer)
         try:
-            with own_variables(layer, lambda variable: self._symbolic(variable, layer)):
+            with self._in_its_dtype(layer):
                 return layer.call(*args, **kwargs)
         finally:
-            self.scopes.pop()
+            self.opened.pop()
 
-    def _symbolic(self, variable: keras.Variable, layer: keras.Layer) -> keras.KerasTensor:
-        """A symbolic tensor that stands for the variable, in the dtype in which the layer computes."""
-        self.names.of_variable(variable, layer)
-        tensor = keras.KerasTensor(variable.shape, variable.dtype, name=variable.name)
-        self.variables[id(tensor)] = variable
-        self.met[id(tensor)] = tensor
-        is_float = keras.backend.is_float_dtype(variable.dtype)
-        if is_float and variable.autocast and layer.autocast and layer.compute_dtype != variable.dtype:
-            return keras.ops.cast(tensor, layer.compute_dtype)
-        return tensor
+    def symbolic(self, argument: Any) -> Any:
+        """A symbolic tensor in the place of a concrete one."""
+        if isinstance(argument, keras.Variable):
+            return self._symbolic(argument)
+        if not (isinstance(argument, np.ndarray) or keras.ops.is_tensor(argument)):
+            return argument
+        return self._standing_for(np.asarray(keras.ops.convert_to_numpy(argument)), "constant")
+
+    def value_read(self, variable: keras.Variable) -> None:
+        """Refuse to compute with the value of a variable, which would then be no variable any more."""
+        if self.inferring:
+            return
+        raise QirError(
+            f"call reads the value of the variable {variable.path}, which would become a constant",
+            stage="import", help="hold the variable in an attribute of the layer whose call reads it",
+        )  # fmt: skip
+
+    def drawn(self) -> None:
+        """Refuse random numbers that are drawn outside of a layer."""
+        if not self.inferring:
+            raise QirError("call draws random numbers", stage="import",
+                           help="keep the layer whole: layers_to_exclude=[…]")  # fmt: skip
+
+    # -- how calls are noted -------------------------------------------------------------------------------------------
+
+    @property
+    def scope(self) -> str:
+        """The path of the layer whose code runs."""
+        return self.names.paths[id(self.opened[-1])] if self.opened else ""
 
     def _note(self, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any], module: str) -> Any:
-        if type(operation).__name__ in _CONVERSIONS and args[0].dtype == vars(operation)["dtype"]:
-            return args[0]
-        kwargs = {name: value for name, value in kwargs.items() if (name, value) != ("training", False)}
-        with self._shapes():
-            outputs = keras.tree.map_structure(self._new, operation.compute_output_spec(*args, **kwargs))
-        loc = location(trace.__code__, self.scopes[-1] if self.scopes else "")
+        loc = self.loc or location(trace.__code__, self.scope)
+        with self._shapes(operation):
+            inferred = self._inferred(operation, args, kwargs)
+        outputs = keras.tree.map_structure(self._new, inferred)
         self.calls.append(Call(operation, args, kwargs, outputs, module, loc))
         return outputs
 
+    def _inferred(self, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Symbolic results of the call."""
+        attributes = () if isinstance(operation, keras.Layer) else vars(operation).values()
+        if any(map(holds_size, (*attributes, *args[1:]))):
+            if (result := result_of(operation, args)) is not None:
+                return result
+        return operation.compute_output_spec(*args, **kwargs)
+
     def _new(self, tensor: Any) -> Any:
-        """The tensor, or another like it where it is the result of a call already."""
-        if id(tensor) in self.met:
+        """The tensor, or another like it where it is known already."""
+        if id(tensor) in self.met or isinstance(tensor, Size):
             tensor = keras.KerasTensor(tensor.shape, tensor.dtype, tensor.sparse)
         self.met[id(tensor)] = tensor
         return tensor
 
+    def _symbolic(self, variable: keras.Variable) -> keras.KerasTensor:
+        if id(variable) not in self.of_variable:
+            self.of_variable[id(variable)] = self._standing_for(variable, variable.name)
+        return self.of_variable[id(variable)]
+
+    def _standing_for(self, data: Any, name: str) -> keras.KerasTensor:
+        tensor = keras.KerasTensor(data.shape, str(data.dtype), name=name)
+        self.held[id(tensor)] = data
+        self.met[id(tensor)] = tensor
+        return tensor
+
+    def _both(self, pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
+        """Both branches of `ops.cond`, and the choice between them."""
+        return keras.tree.map_structure(lambda yes, no: keras.ops.where(pred, yes, no), true_fn(), false_fn())
+
     @contextmanager
-    def _shapes(self) -> Any:
-        self.inferring = True
+    def _in_its_dtype(self, layer: keras.Layer) -> Iterator[None]:
+        """Inside, the layer's own variables are cast to the dtype in which it computes."""
+        cast = {name: vars(layer)[name] for name in self.attributes.real[id(layer)]}
+        vars(layer).update({name: keras.tree.map_structure(lambda part: self._cast(part, layer), value)
+                            for name, value in cast.items()})  # fmt: skip
         try:
             yield
+        finally:
+            vars(layer).update(cast)
+
+    def _cast(self, part: Any, layer: keras.Layer) -> Any:
+        variable = self.held.get(id(part))
+        if not isinstance(variable, keras.Variable):
+            return part
+        self.names.of_variable(variable, layer)
+        is_float = keras.backend.is_float_dtype(variable.dtype)
+        differs = is_float and variable._autocast and layer.autocast and layer.compute_dtype != variable.dtype
+        return keras.ops.cast(part, layer.compute_dtype) if differs else part
+
+    @contextmanager
+    def _shapes(self, operation: keras.Operation) -> Iterator[None]:
+        layers = layers_in(operation) if isinstance(operation, keras.Layer) else []
+        self.inferring = True
+        try:
+            with self.attributes.as_before(layers):
+                yield
         finally:
             self.inferring = False

@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
+from qir.arrangements import Step, arranged
 from qir.frontends.keras_lowerings import read_variable, type_of_tensor
 from qir.frontends.keras_names import KerasNames
 from qir.graph import Graph, Value
 from qir.lowering import known
-from qir.types import TensorType
 from qir.weights import Weight
 
 
 class KerasWeights:
-    """One value for every variable, and order of its axes, that a model's calls read."""
+    """One value for every variable, and arrangement of it, that a model's calls read."""
 
     def __init__(self, graph: Graph, names: KerasNames) -> None:
         self.graph, self.names = graph, names
-        self.values: dict[tuple[int, tuple[int, ...]], Value] = {}
+        self.values: dict[int, dict[tuple[Step, ...], Value]] = {}
+        self.variable_of: dict[Value, keras.Variable] = {}
 
-    def of(self, tensor: Any, permutation: tuple[int, ...] = ()) -> Value:
-        """The one value of this variable with its axes in this order; a literal for another tensor.
+    def of(self, tensor: Any, *steps: Step) -> Value:
+        """The one value of this variable after these steps; a literal for another tensor.
 
         Raises Unlowered for what is no tensor.
         """
-        known(isinstance(tensor, keras.Variable) or keras.ops.is_tensor(tensor),
+        tensor = self.variable_of.get(tensor, tensor) if isinstance(tensor, Value) else tensor
+        known(isinstance(tensor, keras.Variable | np.ndarray) or keras.ops.is_tensor(tensor),
               f"a {type(tensor).__name__} is no operand")  # fmt: skip
         if not isinstance(tensor, keras.Variable):
-            return self.graph.constant(np.asarray(keras.ops.convert_to_numpy(tensor)))
-        key = id(tensor), permutation
-        if key not in self.values:
+            array = np.asarray(keras.ops.convert_to_numpy(tensor))
+            return self.graph.weight(arranged(Weight(array), *steps)) if steps else self.graph.constant(array)
+        views = self.values.setdefault(id(tensor), {})
+        if steps not in views:
             path = self.names.of_variable(tensor)
-            weight = Weight(tensor, (path,), partial(_read, permutation=permutation), tensor.trainable)
-            self.values[key] = self.graph.weight(weight, _type(tensor, permutation), path.rpartition(".")[2])
-        return self.values[key]
+            weight = Weight(tensor, (path,), read_variable, tensor.trainable)
+            known_type, hint = None if steps else type_of_tensor(tensor), path.rpartition(".")[2]
+            views[steps] = self.graph.weight(arranged(weight, *steps) if steps else weight, known_type, hint)
+            self.variable_of[views[steps]] = tensor
+        return views[steps]
 
-
-def _read(variable: keras.Variable, permutation: tuple[int, ...]) -> np.ndarray:
-    array = read_variable(variable)
-    return array.transpose(permutation) if permutation else array
-
-
-def _type(variable: keras.Variable, permutation: tuple[int, ...]) -> TensorType:
-    type = type_of_tensor(variable)
-    assert type.shape is not None
-    return TensorType(type.dtype, tuple(variable.shape[axis] for axis in permutation or range(len(variable.shape))))
+    def settle(self) -> None:
+        """Let no two weights have one path: views that nothing reads go, further ones of a variable get other paths."""
+        for views in self.values.values():
+            kept = [value for value in views.values() if value in self.graph.nx and (value.uses or value.is_output)]
+            for value in list(views.values()):
+                if value in self.graph.nx and value not in kept:
+                    self.graph.remove_weight(value)
+            for number, value in enumerate(kept[1:], 1):
+                assert value.weight is not None
+                paths = tuple(f"{path}_{number}" for path in value.weight.paths)
+                value.weight = replace(value.weight, paths=paths)

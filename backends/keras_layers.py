@@ -1,0 +1,162 @@
+"""Layers of emitted Keras models that Keras itself does not have. They save and load as any registered layer."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import keras
+
+from qir.attributes import Port
+from qir.nests import map_nested
+
+
+@dataclass(frozen=True)
+class Number:
+    """A whole number in the arguments of a call, computed from the sizes of its operands."""
+
+    op: str
+    operands: tuple[Any, ...]
+
+    def value(self, tensors: Sequence[Any]) -> Any:
+        """The number, for these operands of the call."""
+        if self.op == "qir.AxisSize":
+            port, axis = self.operands
+            return keras.ops.shape(tensors[port.index])[axis]
+        return _ARITHMETIC[self.op](*(each.value(tensors) if isinstance(each, Number) else each
+                                      for each in self.operands))  # fmt: skip
+
+
+_ARITHMETIC: dict[str, Callable[..., Any]] = {
+    "Add": operator.add, "Sub": operator.sub, "Mul": operator.mul, "qir.FloorDivide": operator.floordiv,
+}  # fmt: skip
+
+
+@keras.saving.register_keras_serializable("qir")
+class FunctionLayer(keras.Layer):  # type: ignore[misc]
+    """A function of `keras.ops` as a layer.
+
+    The inputs and then the weights stand in the places `Port(0)`, `Port(1)`, … of `args` and `kwargs`. A weight is
+    described by the keywords of `add_weight`, or is number `index` of the variables of another layer.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        weights: Sequence[Mapping[str, Any]] = (),
+        **config: Any,
+    ) -> None:
+        super().__init__(**{**config, "autocast": False})
+        self.function, self.args, self.named, self.described = function, list(args), dict(kwargs or {}), list(weights)
+        self.owners = [each["owner"] for each in self.described if "owner" in each]
+        self.own: list[keras.Variable] = []
+        self.supports_masking = True
+
+    def build(self, input_shape: Any = None) -> None:
+        """Create the weights that are its own."""
+        self.own = [self.add_weight(**each) for each in self.described if "owner" not in each]
+
+    def call(self, inputs: Any) -> Any:
+        """The function's result on the inputs."""
+        operands = [*keras.tree.flatten(inputs), *self._values()]
+
+        def filled(leaf: Any) -> Any:
+            if isinstance(leaf, Number):
+                return leaf.value(operands)
+            return operands[leaf.index] if isinstance(leaf, Port) else leaf
+
+        args, kwargs = map_nested(self.args, filled), map_nested(self.named, filled)
+        return function_named(self.function)(*args, **kwargs)
+
+    def _values(self) -> list[Any]:
+        own = iter(self.own)
+        return [each["owner"].variables[each["index"]] if "owner" in each else next(own) for each in self.described]
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        """Nothing: a function's result has no mask."""
+
+    def get_config(self) -> dict[str, Any]:
+        """What the layer is made from."""
+        config = super().get_config()
+        arguments = {"args": self.args, "kwargs": self.named, "weights": self.described}
+        return {**config, "function": self.function, **keras.saving.serialize_keras_object(_written(arguments))}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FunctionLayer:
+        """The layer that this is the configuration of."""
+        names = ("args", "kwargs", "weights")
+        return cls(**{**config, **{name: _read(keras.saving.deserialize_keras_object(config[name])) for name in names}})
+
+
+@keras.saving.register_keras_serializable("qir")
+class SharedLayer(keras.Layer):  # type: ignore[misc]
+    """A further call of another layer, with the same weights."""
+
+    def __init__(self, layer: keras.Layer, **config: Any) -> None:
+        super().__init__(**{**config, "autocast": False})
+        self.layer = layer
+        self.supports_masking = layer.supports_masking
+
+    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The result of the other layer."""
+        return self.layer(inputs, *args, **kwargs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """The other layer's."""
+        return self.layer.compute_mask(inputs, previous_mask)
+
+    def get_config(self) -> dict[str, Any]:
+        """What the layer is made from."""
+        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SharedLayer:
+        """The layer that this is the configuration of."""
+        return cls(**{**config, "layer": keras.saving.deserialize_keras_object(config["layer"])})
+
+
+def function_named(name: str) -> Callable[..., Any]:
+    """The function of Keras with this dotted name, such as `ops.matmul`."""
+    function: Callable[..., Any] = reduce(getattr, name.split("."), keras)
+    return function
+
+
+def _written(template: Any) -> Any:
+    """A template as configurations of layers hold it: JSON knows neither ports nor tuples."""
+    match template:
+        case Port(index):
+            return {"port": index}
+        case Number(op, operands):
+            return {"number": op, "of": list(map(_written, operands))}
+        case slice():
+            return {"slice": list(map(_written, (template.start, template.stop, template.step)))}
+        case tuple():
+            return {"tuple": list(map(_written, template))}
+        case list():
+            return list(map(_written, template))
+        case dict():
+            return {key: _written(item) for key, item in template.items()}
+    return template
+
+
+def _read(template: Any) -> Any:
+    """The template that a configuration holds."""
+    match template:
+        case {"port": int(index)}:
+            return Port(index)
+        case {"number": str(op), "of": [*operands]}:
+            return Number(op, tuple(map(_read, operands)))
+        case {"slice": [start, stop, step]}:
+            return slice(_read(start), _read(stop), _read(step))
+        case {"tuple": [*items]}:
+            return tuple(map(_read, items))
+        case list():
+            return list(map(_read, template))
+        case dict():
+            return {key: _read(item) for key, item in template.items()}
+    return template

@@ -1,0 +1,171 @@
+"""The Keras backend: a graph of whole calls as a flat Functional model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+
+from qir.attributes import Port
+from qir.backends.keras_layers import FunctionLayer, Number, SharedLayer
+from qir.errors import QirError
+from qir.graph import Graph, Node, Value
+from qir.nests import map_nested
+from qir.types import ScalarType
+
+
+def emit_keras(graph: Graph) -> keras.Model:
+    """A Functional model that computes `graph`, in which every node is a layer, called once.
+
+    Layers of Keras and such as stay whole are copies of those of the model that the graph is of; they keep their names
+    where no other has the same. Further calls of a layer are layers that share its weights. Variables are copies.
+    Raises QirError for a node that is no call of Keras, and for a layer whose configuration does not make it again.
+    """
+    return _Emitter(graph).run()
+
+
+class _Emitter:
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.nodes = graph, graph.nodes()
+        self.known: dict[Value, Any] = {}
+        self.copies: dict[int, keras.Layer] = {}
+        """The new layer for each layer of the model, by identity."""
+        self.places: dict[int, tuple[keras.Layer, int]] = {}
+        """The new layer, and number among its variables, of each variable of the model, by identity."""
+        self.sources: list[tuple[keras.Layer, int, Any]] = []
+        self.names = _names(self.nodes)
+
+    def run(self) -> keras.Model:
+        """The model."""
+        structure, described = self.graph.signature
+        for value, keywords in zip(self.graph.inputs, described, strict=True):
+            self.known[value] = keras.Input(**keywords)
+        for node in self.nodes:
+            if isinstance(node.host, keras.Layer):
+                self._copy(node)
+        for node in self.nodes:
+            self._call(node)
+        inputs = map_nested(structure, lambda port: self.known[self.graph.inputs[port.index]])
+        arrangement = Port(0) if self.graph.structure is None else self.graph.structure
+        outputs = map_nested(arrangement, lambda port: self.known[self.graph.outputs[port.index]])
+        model = keras.Model(inputs, outputs, name=self.graph.name)
+        for layer, index, data in self.sources:
+            layer.variables[index].assign(data.value if isinstance(data, keras.Variable) else data)
+        return model
+
+    def _copy(self, node: Node) -> None:
+        """Make the layer again that a node calls, unless it is there."""
+        host = node.host
+        if id(host) in self.copies:
+            return
+        try:
+            copy = type(host).from_config({**host.get_config(), "name": self.names[node]})
+            if not copy.built and (build := host.get_build_config()) is not None:
+                copy.build_from_config(build)
+        except Exception as error:  # whatever the layer's own class raises
+            raise QirError(f"the layer {node.module} can not be made again from its configuration: {error}", node,
+                           help=f"give {type(host).__name__} a get_config that returns the arguments of __init__"
+                           ) from error  # fmt: skip
+        self.copies[id(host)] = copy
+        for index, variable in enumerate(host.variables):
+            self.places[id(variable)] = copy, index
+            self.sources.append((copy, index, variable))
+
+    def _call(self, node: Node) -> None:
+        """Call the layer of a node."""
+        if all(isinstance(result.type, ScalarType) for result in node.results):
+            return  # a number, computed by the layers that read it
+        if isinstance(node.host, keras.Layer):
+            layer = self.copies[id(node.host)]
+            if self.names[node] != layer.name:
+                layer = SharedLayer(layer, name=self.names[node])
+            args, kwargs = map_nested(_arguments(node), partial(self._filled, node))
+            outputs = layer(*args, **kwargs)
+        else:
+            outputs = self._function(node.op, self.names[node], node.operands, *_arguments(node))
+        self.known.update(zip(node.results, keras.tree.flatten(outputs), strict=True))
+
+    def _filled(self, node: Node, part: Any) -> Any:
+        if not isinstance(part, Port):
+            return part
+        value = node.operands[part.index]
+        if value not in self.known:
+            self.known[value] = self._function("keras.ops.convert_to_tensor", value.hint, [value], (Port(0),), {})
+        return self.known[value]
+
+    def _function(self, op: str, name: str, operands: Sequence[Value], args: Any, kwargs: Any) -> Any:
+        """The results of a function of Keras as a layer; one that reads no tensor has the model's first input."""
+        home, _, function = op.partition(".")
+        if home != "keras":
+            raise QirError(f"{op} is no call of Keras", operands[0].node, help="emit the graph of whole calls")
+        tensors = [value for value in operands if value.weight is None and not isinstance(value.type, ScalarType)]
+        tensors = list(dict.fromkeys([*tensors, *(of for value in operands for of in _measured(value))]))
+        tensors = tensors or self.graph.inputs[:1]
+        held = {value: value.weight.data for value in operands if value.weight is not None and value.weight.paths}
+        place = {value: Port(number) for number, value in enumerate([*tensors, *held])}
+
+        def moved(part: Any) -> Any:
+            return _operand(operands[part.index], place) if isinstance(part, Port) else part
+
+        weights = list(map(self._described, held.values()))
+        layer = FunctionLayer(function, map_nested(args, moved), map_nested(kwargs, moved), weights, name=name)
+        layer.build()
+        for index, variable in enumerate(each for each in held.values() if id(each) not in self.places):
+            self.sources.append((layer, index, variable))
+        self.places.update((id(variable), (owner, index)) for owner, index, variable in self.sources)
+        inputs = [self.known[value] for value in tensors]
+        return layer(inputs[0] if len(inputs) == 1 else inputs)
+
+    def _described(self, variable: Any) -> dict[str, Any]:
+        """How a layer makes a weight: new, or as a variable of the layer that has it."""
+        if id(variable) in self.places:
+            owner, index = self.places[id(variable)]
+            return {"owner": owner, "index": index}
+        return {
+            "name": variable.name, "shape": tuple(variable.shape), "dtype": variable.dtype,
+            "initializer": "zeros", "trainable": variable.trainable, "regularizer": variable.regularizer,
+            "constraint": variable.constraint,
+        }  # fmt: skip
+
+
+def _arguments(node: Node) -> tuple[Any, Any]:
+    return node.attrs.get("args", ()), node.attrs.get("kwargs", {})
+
+
+def _measured(value: Value) -> list[Value]:
+    """The tensors whose sizes a number is computed from."""
+    if value.node is None or not isinstance(value.type, ScalarType):
+        return []
+    if value.node.op == "qir.AxisSize":
+        return value.node.operands
+    return [tensor for operand in value.node.operands for tensor in _measured(operand)]
+
+
+def _operand(value: Value, place: Mapping[Value, Port]) -> Any:
+    """What stands for a value in the arguments of a layer."""
+    if value in place:
+        return place[value]
+    if value.node is not None:
+        operands = tuple(_operand(each, place) for each in value.node.operands)
+        return Number(value.node.op, (*operands, *value.node.attrs.values()))
+    return value.literal if isinstance(value.type, ScalarType) else value.array
+
+
+def _names(nodes: list[Node]) -> dict[Node, str]:
+    """A name for the layer of each node: its own where it is the only one of that name, else with those around it."""
+    paths = {node: node.module or node.result.hint for node in nodes}
+    own = {node: path.rpartition(".")[2] for node, path in paths.items()}
+    count = Counter(own.values())
+    names = {node: own[node] if count[own[node]] == 1 else path.replace(".", "_") for node, path in paths.items()}
+    taken: set[str] = set()
+    for node, name in names.items():
+        number, wanted = 0, name
+        while name in taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        taken.add(name)
+        names[node] = name
+    return names
