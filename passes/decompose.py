@@ -23,7 +23,7 @@ class Decompose(Pass, name="decompose"):
 
     `families` names what is taken apart; all that there are, when it names none. A recurrent layer is unrolled over its
     sequence, whose length must be known. The parts compute the same as the framework's fused kernel, rounded after
-    every step. Parts of a layer get layers below its path.
+    every step; `only_exact` takes apart where that gives the same bits. Parts of a layer get layers below its path.
 
         graph @g(%q: f32[1,2,4,16], %k: f32[1,2,4,16], %v: f32[1,2,4,16]) {
           %out = qir.ScaledDotProductAttention %q, %k, %v : f32[1,2,4,16] [attend]
@@ -45,6 +45,7 @@ class Decompose(Pass, name="decompose"):
     numerics = "rounds"
 
     families: tuple[str, ...] = ()
+    only_exact: bool = False
 
     def __post_init__(self) -> None:
         for name in self.families:
@@ -52,11 +53,6 @@ class Decompose(Pass, name="decompose"):
                 near = get_close_matches(name, composed_families(), 1)
                 help = f"did you mean {near[0]!r}?" if near else f"families are {', '.join(composed_families())}"
                 raise QirError(f"decompose knows no family {name!r}", help=help)
-
-    @property
-    def exact(self) -> bool:
-        """Whether the parts of all families that it takes apart compute the same bits as the whole."""
-        return all(exact for name, exact in composed_families().items() if not self.families or name in self.families)
 
     def run(self, graph: Graph) -> Outcome:
         """Take apart until nothing is left to take apart."""
@@ -66,6 +62,9 @@ class Decompose(Pass, name="decompose"):
             node = work.pop()
             composed = None if node.erased else node.definition.trait(Composed)
             if composed is None or (self.families and composed.family not in self.families):
+                continue
+            if self.only_exact and not composed.exact(node):
+                outcome.missed.append(Note.of(node, "its parts round otherwise than the whole"))
                 continue
             added: list[Node] = []
             parts = parts_of(node, composed, graph, added)

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 Labels = tuple[str, ...]
 
 
+def is_one_product(node: Node) -> bool:
+    """Whether there is one order only to multiply in. torch chooses among several, where opt_einsum is installed."""
+    return len(node.operands) <= 2
+
+
 def einsum_parts(graph: Graph, node: Node) -> Sequence[Value]:
     """The products. Raises QirError for diagonals, and for `...` in operands of different or unknown ranks."""
     on = Parts(graph, node)

@@ -18,7 +18,7 @@ from qir.axis_orders import (
     SQUEEZING,
     UNSQUEEZING,
 )
-from qir.einsum import einsum_parts
+from qir.einsum import einsum_parts, is_one_product
 from qir.regrouping import REGROUPING
 from qir.traits import (
     Clamps,
@@ -112,7 +112,7 @@ TRAITS: dict[str, tuple[Trait, ...]] = {
     "Pad": (PADDING,),
     "Resize": (RESIZING,),
     "CumSum": (ALONG_OPERAND,),
-    "Einsum": (Composed("einsum", einsum_parts, exact=True),),
+    "Einsum": (Composed("einsum", einsum_parts, exact=is_one_product),),
     **dict.fromkeys(
         ["Flatten", "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth"], (MovesData(),)
     ),

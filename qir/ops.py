@@ -203,13 +203,13 @@ def definition(op: str) -> OpDef:
 
 
 @cache
-def composed_families() -> dict[str, bool]:
-    """The families of composed operators, sorted, each with whether its parts are exact."""
+def composed_families() -> list[str]:
+    """The families of composed operators, sorted."""
     from qir.onnx_traits import TRAITS
 
     _load_declarations()
     known = (*(operator.traits for operator in COMPOSITES.values()), *TRAITS.values())
-    return dict(sorted((t.family, t.exact) for traits in known for t in traits if isinstance(t, Composed)))
+    return sorted({t.family for traits in known for t in traits if isinstance(t, Composed)})
 
 
 def _from_schema(schema: Any) -> OpDef:

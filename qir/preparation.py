@@ -69,8 +69,8 @@ def prepare_model(
     `meta["opaque_calls"]` lists the calls that stayed as they are, each with its reason.
 
     `decompose` names the families of operators that come apart, as the pass `decompose` does; True stands for all,
-    False for none. Without it those come apart whose parts compute the same bits: einsum and recurrent cells. Attention
-    and recurrent layers stay whole, since torch's fused kernels round otherwise than their parts.
+    False for none. Without it those come apart whose parts compute the same bits: recurrent cells, and an einsum of two
+    operands. Attention and recurrent layers stay whole, since torch's fused kernels round otherwise than their parts.
 
     Raises QirError, showing the user's line, when no importer can take the model.
     """
@@ -137,9 +137,9 @@ def decomposition(decompose: bool | Sequence[str] | None) -> Decompose | None:
     """What comes apart with this option of `prepare_model`. Raises QirError for a family that there is not."""
     from qir.passes.decompose import Decompose
 
-    known = composed_families()
-    exact = [name for name, exact in known.items() if exact]
-    families = exact if decompose is None else known if decompose is True else decompose or ()
+    if decompose is None:
+        return Decompose(only_exact=True)
+    families = composed_families() if decompose is True else decompose or ()
     return Decompose(families=tuple(families)) if families else None
 
 
@@ -237,7 +237,7 @@ def _prepared(
     module.meta["opaque_calls"] = opaque_calls(graph)
     module.meta["new_layers"] = {note.module: str(note.loc or "") for note in (*lifted, *unrolled)}
     if examples.given:
-        check_equal(model, module, importer, examples, same if apart is None or apart.exact else close)
+        check_equal(model, module, importer, examples, same if apart is None or apart.only_exact else close)
     if isinstance(model, nn.Module):
         copy_training_flags(module, model)
     return Preparation(module, graph, importer, lifted, unrolled)

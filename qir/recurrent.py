@@ -52,7 +52,7 @@ def _declare_cell(kind: str, states: tuple[str, ...], doc: str, **more: Attribut
     declare(
         OpDef(
             f"qir.{kind}Cell", names, 3, len(names), min_results=len(states), max_results=len(states),
-            attributes=more, traits=(Composed("recurrent-cell", cell, exact=True),), expand=cell, doc=doc,
+            attributes=more, traits=(Composed("recurrent-cell", cell, exact=lambda node: True),), expand=cell, doc=doc,
         )
     )  # fmt: skip
 

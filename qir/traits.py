@@ -114,10 +114,10 @@ class Composed(Trait):
     """It is a computation of several steps, each of which can be quantized by itself.
 
     `parts` adds the steps and returns the values that stand for the results. It raises QirError, with the reason, for a
-    node that must stay whole. `family` is what `decompose` calls operators of this kind; `exact` says that the parts
-    round as the whole does, and take inputs of every size that the whole takes.
+    node that must stay whole. `family` is what `decompose` calls operators of this kind; `exact` says of a node whether
+    its parts round as the whole does, and take inputs of every size that the whole takes.
     """
 
     family: str
     parts: Callable[[Graph, Node], Sequence[Value]]
-    exact: bool = False
+    exact: Callable[[Node], bool] = lambda node: False

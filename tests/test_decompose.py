@@ -65,8 +65,8 @@ def test_prepare_model_takes_apart_what_it_is_told_to(option: Any, left: set[str
     assert same(prepared(X), model(X)) if exact else difference(prepared(X), model(X)) < 1e-6
 
 
-def test_the_exact_families_come_apart_by_default() -> None:
-    assert composed_families() == {"attention": False, "einsum": True, "recurrent": False, "recurrent-cell": True}
+def test_the_families() -> None:
+    assert composed_families() == ["attention", "einsum", "recurrent", "recurrent-cell"]
 
 
 def test_a_family_that_there_is_not() -> None:
@@ -78,7 +78,12 @@ def test_a_family_that_there_is_not() -> None:
 
 
 def test_pipelines_print_as_they_read() -> None:
-    for text in ("decompose", "decompose{families=[attention]}", "decompose{families=[einsum,recurrent]}"):
+    for text in (
+        "decompose",
+        "decompose{families=[attention]}",
+        "decompose{families=[einsum,recurrent]}",
+        "decompose{only_exact=true}",
+    ):
         assert str(qir.Pipeline.parse(text)) == text
 
 

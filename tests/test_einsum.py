@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import qir
 from qir.frontends.torch_fx import import_torch
 from tests.comparing import same
-from tests.composed import check_in_onnx, decomposed, imported
+from tests.composed import check_in_onnx, decomposed, difference, imported
 
 SIZES = {"a": 2, "b": 3, "c": 4, "d": 5, "e": 1, "f": 2}
 _random = torch.Generator().manual_seed(0)
@@ -53,7 +53,12 @@ def test_any_equation_is_torchs(equation: str) -> None:
     model, inputs = _traced(equation, inputs_of(equation))
     graph, parts = decomposed(imported(model, inputs))
     assert "Einsum" not in {node.op for node in graph.nodes()}
-    assert same(parts(*inputs), model(*inputs))
+    assert as_exact_as_said(equation, parts(*inputs), model(*inputs))
+
+
+def as_exact_as_said(equation: str, parts: Any, whole: Any) -> bool:
+    """Bit-equal for two operands. opt_einsum, which torch asks where it is installed, orders more by their sizes."""
+    return same(parts, whole) if equation.count(",") < 2 else difference(parts, whole) < 1e-4
 
 
 @pytest.mark.parametrize("equation", [
@@ -64,10 +69,11 @@ def test_parts_are_torchs_and_onnxruntime_agrees(equation: str) -> None:
     model, inputs = _traced(equation, inputs_of(equation))
     graph, parts = decomposed(imported(model, inputs))
     assert "Einsum" not in {node.op for node in graph.nodes()}
-    assert same(parts(*inputs), model(*inputs))
+    assert as_exact_as_said(equation, parts(*inputs), model(*inputs))
     check_in_onnx(graph, inputs, model(*inputs))
     prepared = qir.prepare_model(model, example_inputs=inputs)
-    assert all(getattr(layer, "function", None) is not torch.einsum for layer in prepared.modules())
+    whole = [layer for layer in prepared.modules() if getattr(layer, "function", None) is torch.einsum]
+    assert len(whole) == (equation.count(",") == 2)
     assert same(prepared(*inputs), model(*inputs))
 
 
@@ -162,3 +168,11 @@ def test_other_reductions_stay_whole_or_are_exported() -> None:
     by_user = Applied(lambda x: einops.reduce(x, "b c h w -> b c", torch.sum)).eval()
     for model in (product, by_user):
         assert same(qir.prepare_model(model, example_inputs=[X])(X), model(X))
+
+
+@pytest.mark.parametrize("importer", ["fx", "export"])
+def test_torch_orders_three_operands_in_the_prepared_model_as_in_the_model(importer: str) -> None:
+    model, inputs = _traced("abc,dc,a->bd", inputs_of("abc,dc,a->bd"))
+    prepared = qir.prepare_model(model, example_inputs=inputs, importer=importer)
+    assert not prepared.meta["opaque_calls"]
+    assert same(prepared(*inputs), model(*inputs))
