@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from qir.backends.torch_distributed import all_reduce
 from qir.backends.torch_grids import ProductGrid
-from qir.backends.torch_module import emit_torch
+from qir.backends.torch_module import emit_flat
 from qir.backends.torch_observers import TorchHistogram, TorchMinMax
 from qir.backends.torch_quantizers import Quantizer, quantizers_of
 from qir.calibration import Calibration, Seen, no_data
@@ -197,7 +197,7 @@ def observed_in_torch(graph: Graph, views: Views) -> Observed:
 
     Raises QirError when torch does not take the graph.
     """
-    module = emit_torch(graph, share=True)
+    module = emit_flat(graph)
     for node, (quantizer, _, _) in zip(quantizers(graph), _calls(module), strict=True):
         quantizer.observer = _as_array(views[node]) if node in views else _look_away
 

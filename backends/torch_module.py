@@ -72,15 +72,20 @@ def emit_torch(graph: Graph, *, share: bool = False) -> fx.GraphModule:
 
 def executor(graph: Graph) -> Runner:
     """Runs the graph in torch, on the CPU: from numpy arrays to numpy arrays."""
-    module = emit_torch(graph, share=True)
+    module = emit_flat(graph)
 
     def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():
-            returned = module(*map(to_torch, inputs))
-        flat = list(returned) if isinstance(returned, tuple) else [returned]
-        return [to_numpy(result) for result in flat]
+            return [to_numpy(result) for result in module(*map(to_torch, inputs))]
 
     return run
+
+
+def emit_flat(graph: Graph) -> fx.GraphModule:
+    """`emit_torch`, sharing the weights, of a module from the graph's inputs one by one to a tuple of its outputs."""
+    flat = graph.copy()
+    flat.signature, flat.structure = None, tuple(map(Port, range(len(flat.outputs))))
+    return emit_torch(flat, share=True)
 
 
 def _check_emittable(nodes: Sequence[Node]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from qir.backends.torch_quantizers import quantizers_of
+from qir.errors import QirError
 
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 """Positional and keyword arguments of a call."""
@@ -56,7 +57,7 @@ def _independent(module: nn.Module, batch: Arguments, samples: list[Arguments]) 
             and torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-3 * _reach(a), equal_nan=True)
             for a, b in zip(whole, joined, strict=True)
         )
-    except (RuntimeError, ValueError, IndexError):  # the model's own code takes no batch of one
+    except (RuntimeError, ValueError, IndexError, QirError):  # the model takes no batch of one
         return False
     finally:
         for quantizer, enabled, observer in quantizers:

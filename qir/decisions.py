@@ -10,7 +10,7 @@ from qir.facts import computes, is_quantizer
 from qir.flow import Flow, is_float
 from qir.graph import Graph, Node, Use, Value
 from qir.groups import matches
-from qir.infinities import infinite_values
+from qir.infinities import counted_values, infinite_values
 from qir.placement import Grid, Placement, Rule, Settings, Settled, settings
 from qir.regions import slower_on_integers
 from qir.rewrite import Note
@@ -63,7 +63,7 @@ class Decisions:
             self._leave(slower_on_integers(self.flow, self.placement.costs))
         self.everywhere: set[Value] = set()
         self._wanted: dict[Value, bool] = {}
-        self.infinite = infinite_values(self.nodes)
+        self.infinite, self.counted = infinite_values(self.nodes), counted_values(self.nodes)
 
     def _leave(self, reasons: dict[Node, str]) -> None:
         """Take the settings of these nodes back."""
@@ -143,6 +143,10 @@ class Decisions:
             yield Tensor(value, f"it is inside of {inner}, which one kernel computes ({inner.group.source})")
         elif value in self.infinite:
             yield Tensor(value, "it holds infinities, which no grid has")
+        elif value in self.counted:
+            yield Tensor(value, "nothing but integers is made of it, which its rounding would change")
+        elif 0 in (value.type.shape or ()):
+            yield Tensor(value, "it has no elements")
         elif own is not None and own.off is not None:
             yield Tensor(value, f"{own.off} ({own.source})")
         else:

@@ -21,6 +21,7 @@ from qir.axis_orders import (
 from qir.einsum import einsum_parts, is_one_product
 from qir.regrouping import REGROUPING
 from qir.traits import (
+    Blanks,
     Clamps,
     Commutes,
     Composed,
@@ -96,6 +97,7 @@ TRAITS: dict[str, tuple[Trait, ...]] = {
     "Dropout": (Unary(), Stateful(), IdentityInInference()),
     "BatchNormalization": (Stateful(),),
     "Identity": (MovesData(), Unary()),
+    "Trilu": (Blanks(),),
     "MaxPool": (KeepsGrid(),),
     "GlobalMaxPool": (KeepsGrid(),),
     "ReduceMax": (KeepsGrid(), REDUCTION),

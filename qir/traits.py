@@ -27,6 +27,11 @@ class MovesData(KeepsGrid):
 
 
 @dataclass(frozen=True)
+class Blanks(Trait):
+    """Every element of the result is the element of operand 0 at its place, or zero."""
+
+
+@dataclass(frozen=True)
 class Views(Trait):
     """Its results may share memory with operand 0, and it computes nothing: it needs no layer of its own."""
 

@@ -285,3 +285,5 @@ def test_tensors_in_dictionaries_are_inputs_of_their_own() -> None:
     made = preparation(Nested(), Examples([given]))
     assert [value.hint for value in made.graph.inputs] == ["batch_x", "batch_more_y"]
     assert same(made.module(given), Nested()(given))
+    whole = qir.quantize(made.graph, data=[[given["x"].numpy(), given["more"]["y"].numpy()]])
+    torch.testing.assert_close(whole.simulator()(given), Nested()(given), rtol=0, atol=0.02)
