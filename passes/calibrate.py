@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from qir.batches import Batch, arrays_of, batch_files, load_batch
+from qir.batches import Batch, arrays_of, given_batches
 from qir.calibration import Calibration, no_data
 from qir.encodings import Encoding, ProductEncoding
 from qir.errors import QirError
@@ -110,22 +109,12 @@ class Calibrate(Pass, name="calibrate"):
                 else:
                     views[node] = watch.view(node)
         show = observed(graph, views) if self.executor is None else observed_by(self.executor, graph, views)
-        for number, batch in enumerate(track(self._batches(), "calibrating"), 1):
+        for number, batch in enumerate(track(given_batches(self.name, self.data, self.file), "calibrating"), 1):
             watch.run(show, graph, arrays_of(graph, batch, number))
         share(list(observers.values()))
         if all(observer.low is None for observer in observers.values()):
             raise QirError("there is no calibration data", stage=self.name, help="give calibrate one batch at least")
         no_data(str(node) for encoding, seen in observers.items() if seen.low is None for node in groups[encoding])
-
-    def _batches(self) -> Iterator[Batch]:
-        if self.data is not None:
-            yield from self.data
-        elif self.file is not None:
-            yield from map(load_batch, batch_files(Path(self.file)))
-        else:
-            raise QirError(
-                "calibrate has no data", stage=self.name, help="pass data=batches, or calibrate{file=data.npz}"
-            )
 
 
 def _is_free(encoding: Encoding) -> bool:

@@ -6,7 +6,7 @@ z  = conv(x, w * gain) + (b - mean) * gain + beta
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -79,10 +79,10 @@ def _folded(graph: Graph, layer: Node, norm: Node, weighted: Weighted, axis: int
     shape = [1] * weight.type.rank
     shape[axis] = -1
     old = bias[0].array.astype(np.float64) if bias else 0.0
-    scaled = _like(graph, weight, weight.array * gain.reshape(shape))
+    scaled = graph.weight(weight.weight.with_data(weight.array * gain.reshape(shape)), hint=weight.hint)
     offset = (old - mean) * gain + beta
     if bias:
-        moved = _like(graph, bias[0], offset)
+        moved = graph.weight(bias[0].weight.with_data(offset), hint=bias[0].hint)
     else:
         paths = (f"{layer.module}.bias",) if weight.weight.paths and layer.module else ()
         data = offset.astype(weight.array.dtype)
@@ -90,11 +90,3 @@ def _folded(graph: Graph, layer: Node, norm: Node, weighted: Weighted, axis: int
     operands = [*layer.operands[: weighted.weight], scaled, moved]
     new = graph.add(layer.op, operands, layer.attrs, like=[layer, norm])
     return new.result
-
-
-def _like(graph: Graph, old: Value, data: np.ndarray) -> Value:
-    """A weight with new data in the place of an old one."""
-    assert old.weight is not None
-    array = data.astype(old.weight.array.dtype)
-    fresh = replace(old.weight, data=array, read=np.asarray, known_digest=None)
-    return graph.weight(fresh, hint=old.hint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,16 @@ def _check(value: Value, array: np.ndarray, where: str) -> None:
                            help="give whole batches, with the axis of the batch first")  # fmt: skip
     if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
         raise QirError(f"{where}: the data for %{value.hint} holds NaN or infinite values")
+
+
+def given_batches(step: str, data: Iterable[Batch] | None, file: str | None) -> Iterator[Batch]:
+    """The batches that the pass called `step` was given, as they are or as a file. Raises QirError when it has none."""
+    if data is not None:
+        yield from data
+    elif file is not None:
+        yield from map(load_batch, batch_files(Path(file)))
+    else:
+        raise QirError(f"{step} has no data", stage=step, help=f"pass data=batches, or {step}{{file=data.npz}}")
 
 
 def batch_files(path: Path) -> list[Path]:

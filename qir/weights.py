@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,10 @@ class Weight:
                 help="put the weights beside the text, as <name>.safetensors, or work on the ONNX file",
             )
         return self.read(self.data)
+
+    def with_data(self, data: np.ndarray) -> Weight:
+        """The weight with the same names, holding `data`, which is arranged as its array and gets its dtype."""
+        return replace(self, data=data.astype(self.array.dtype), read=_as_numpy, known_digest=None)
 
     def release(self) -> None:
         """Let go of the memory that holds data of a file; it is read again when it is asked for."""
