@@ -10,9 +10,11 @@ from typing import TypeAlias, get_args
 
 from qir import cli_commands as commands
 from qir import cli_ship as ship
+from qir.cli_bisect import bisect_model
 from qir.cli_encodings import encodings
 from qir.cli_new_pass import write_new_pass
 from qir.cli_quantize import quantize_model
+from qir.cli_replay import replay_log
 from qir.cli_targets import targets
 from qir.encodings_file import VERSIONS
 from qir.errors import QirError
@@ -64,6 +66,8 @@ def parser() -> ArgumentParser:
     _add_explain(found)
     _add_show(found)
     _add_verify(found)
+    _add_replay(found)
+    _add_bisect(found)
     _add_quantize(found)
     _add_lint(found)
     _add_certify(found)
@@ -168,6 +172,37 @@ def _add_quantize(found: Commands) -> None:
     made.add_argument("--exclude", action="append", metavar="GLOB", help="layers that stay in float; repeatable")
     made.add_argument("--report", metavar="HTML", help="write the parity certificate as a page")
     made.add_argument("--json", metavar="JSON", help="write the summary as JSON")
+    made.add_argument("--record", metavar="QIRLOG", help=RECORD)
+
+
+def _add_replay(found: Commands) -> None:
+    help = "run a recorded pipeline again, and say which step is the first that differs from the log"
+    examples = "run.qirlog\nrun.qirlog --list\nrun.qirlog --show 17\nrun.qirlog --to 17 -o there.qir"
+    made = _command(found, "replay", replay_log, help, examples)
+    made.add_argument("log", metavar="QIRLOG", help="a log that --record wrote")
+    made.add_argument("--model", metavar="MODEL", help="the model, where it is not where the log says")
+    made.add_argument("--data", metavar="DATA", help="its calibration data, where they are not where the log says")
+    made.add_argument("--list", action="store_true", help="list the steps of the log, and run nothing")
+    made.add_argument("--show", type=int, metavar="STEP", help="print a step of the log, and run nothing")
+    made.add_argument("--to", type=int, metavar="STEP", help="end after this step, and print the graph or write it")
+    made.add_argument("-o", "--output", metavar="OUT", help="write the graph to OUT.qir or OUT.onnx")
+
+
+def _add_bisect(found: Commands) -> None:
+    help = "name the first pass, and its first rewrite, that puts a model beyond a threshold"
+    examples = (
+        "net.onnx -p fold-batch-norm,legalize-onnx --inputs x.npz --metric sqnr --threshold 60\n"
+        "package.module:build -p PASSES --data x.npy --metric package.module:accuracy --threshold 0.75"
+    )
+    made = _command(found, "bisect", bisect_model, help, examples)
+    made.add_argument("model", metavar="MODEL", help=f"{FILE}, or package.module:function that returns a torch module")
+    made.add_argument("-p", "--passes", required=True, metavar="PASSES", help=PASSES)
+    made.add_argument("--inputs", metavar="FILE", help="an .npz or .npy file: what the model is evaluated on")
+    made.add_argument("--data", metavar="DATA", help="calibration data; without --inputs, the first batch is those too")
+    metric = "equal (the default), sqnr in decibels, or package.module:function, which is given what runs a graph"
+    made.add_argument("--metric", default="equal", help=metric)
+    made.add_argument("--threshold", type=float, metavar="T", help="the lowest measure that is good")
+    made.add_argument("--evaluator", choices=EVALUATORS, help=EVALUATOR)
 
 
 def _add_lint(found: Commands) -> None:

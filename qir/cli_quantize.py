@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from itertools import islice
@@ -41,7 +41,7 @@ def quantize_model(arguments: Namespace) -> None:
         raise QirError(f"the output {output.name} is no ONNX file", help="let its name end in .onnx")
     model = model_of(arguments.model)
     first, data = peeked(batches_for(model, arguments.data))
-    insert, calibrate = _insert(arguments), _calibrate(arguments)
+    insert, calibrate = insert_options(arguments), calibrate_options(arguments)
     about = {"model": arguments.model, "data": arguments.data}
     with recorded(arguments.record, about) as record:
         quantized = quantize(
@@ -57,7 +57,7 @@ def quantize_model(arguments: Namespace) -> None:
         _report(arguments, output, quantized, first)
 
 
-def _insert(arguments: Namespace) -> str:
+def insert_options(arguments: Namespace) -> str:
     """The options of `insert-quantizers` that the command line gives."""
     options = [f"per_channel={str(arguments.per_channel).lower()}"] if arguments.per_channel is not None else []
     options += [f"rules={json.dumps(arguments.rules)}"] if arguments.rules else []
@@ -69,7 +69,7 @@ def _insert(arguments: Namespace) -> str:
     return " ".join(options)
 
 
-def _calibrate(arguments: Namespace) -> str:
+def calibrate_options(arguments: Namespace) -> str:
     """The options of `calibrate`."""
     options = [f"method={arguments.method}"] if arguments.method else []
     options += [f"percentile={arguments.percentile}"] if arguments.percentile is not None else []
@@ -91,10 +91,10 @@ def model_of(text: str) -> Any:
 
 def batches_for(model: Any, text: str) -> Iterable[Batch]:
     """Batches of data of the size that the model takes."""
-    return batches(text, _batch_size(model))
+    return batches(text, batch_size(model))
 
 
-def _batch_size(model: Any) -> int | None:
+def batch_size(model: Any) -> int | None:
     """The number of samples that a graph takes, None when it takes any."""
     sizes = [value.type.shape[0] for value in model.inputs if value.type.shape] if isinstance(model, Graph) else []
     return next((size for size in sizes if isinstance(size, int)), None)
@@ -135,8 +135,8 @@ def _arrays(loaded: Batch) -> list[np.ndarray]:
     return list(loaded.values() if isinstance(loaded, Mapping) else loaded)
 
 
-def _called(text: str) -> Any:
-    """What the function at `package.module:function` returns; the working folder is searched, too."""
+def function_at(text: str) -> Callable[..., Any]:
+    """The function at `package.module:function`; the working folder is searched, too."""
     module, _, name = text.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -145,7 +145,14 @@ def _called(text: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise QirError(f"can not find {text}: {error}", help="give a file, or package.module:function") from None
     if not callable(function):
-        raise QirError(f"{text} is a {type(function).__name__}", help="give a function without arguments")
+        raise QirError(f"{text} is a {type(function).__name__}", help="give a function")
+    found: Callable[..., Any] = function
+    return found
+
+
+def _called(text: str) -> Any:
+    """What the function at `package.module:function` returns."""
+    function = function_at(text)
     try:
         return function()
     except Exception as error:  # whatever the user's function raises

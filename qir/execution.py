@@ -60,6 +60,9 @@ def runner(graph: Graph, wanted: Sequence[Value], evaluator: str) -> Runner:
             copy.replace(node.result, node.operands[0])
     for node in reversed(copy.nodes()):
         copy.erase_dead(node)
+    for value in copy.weights():
+        if not value.uses and not value.is_output:
+            copy.remove_weight(value)
     if evaluator == REFERENCE:
         return reference(copy)
     Pipeline.parse(PREPARE if evaluator == "torch" else "legalize-onnx,expand-opaque,legalize-onnx").run(copy)
