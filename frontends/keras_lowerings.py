@@ -11,13 +11,14 @@ every other parameter is read from the layer's attribute of that name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from inspect import isfunction, signature
-from re import sub
 from typing import Any
 
 import keras
 import numpy as np
 
+from qir.arrangements import Step, Transposed, arranged
 from qir.graph import Graph, Value
 from qir.lowering import Builder, Lowering, Table
 from qir.types import TensorType
@@ -40,8 +41,16 @@ class KerasBuilder(Builder):
         self.weight = weight_of
 
     def kernel(self, variable: Any, permutation: Sequence[int]) -> Value:
-        """A variable as a weight of the graph, its axes in another order: the same memory, never a copy."""
-        return self.weight(variable, tuple(permutation))
+        """A variable as a weight of the graph, its axes in another order; a Transpose of a tensor that is computed."""
+        if isinstance(variable, Value) and variable.weight is None:
+            return self("Transpose", variable, perm=tuple(permutation))
+        return self.arranged(variable, Transposed(tuple(permutation)))
+
+    def arranged(self, variable: Any, *steps: Step) -> Value:
+        """A variable as a weight of the graph after these steps: the same memory where they allow it."""
+        if isinstance(variable, Value) and variable.weight is not None and not variable.weight.paths:
+            return self.graph.weight(arranged(variable.weight, *steps))
+        return self.weight(variable, *steps)
 
 
 class KerasLowerings(Table):
@@ -64,11 +73,17 @@ class KerasLowerings(Table):
 lowers = KerasLowerings("Keras lowering")
 
 
+@cache
+def _functions(home: str) -> dict[str, Callable[..., Any]]:
+    """The public functions of a module, by name without underscores."""
+    module = {"activations": keras.activations, "image": keras.ops.image}.get(home, keras.ops)
+    return {name.replace("_", "").lower(): getattr(module, name) for name in dir(module) if name[0] != "_"}
+
+
 def public_function(kind: Any) -> Callable[..., Any] | None:
-    """The function of `keras.ops` that makes operations of this class; None for classes of others."""
-    name = sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind.__name__).lower()
-    found = (getattr(keras.ops, each, None) for each in (name, f"{name}alization", kind.__name__.lower()))
-    return next((function for function in found if function is not None), None)
+    """The public function that makes operations of this class; None for classes of others."""
+    functions, name = _functions(kind.__module__.rpartition(".")[2]), kind.__name__.lower()
+    return functions.get(name) or functions.get(f"{name}alization")
 
 
 def call_of(

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from qir.frontends import keras_layers, keras_ops  # noqa: F401  (they fill the table)
+from qir.frontends import (  # noqa: F401  (they fill the table)
+    keras_activations,
+    keras_convolutions,
+    keras_indexing,
+    keras_joining,
+    keras_layers,
+    keras_losses,
+    keras_merging,
+    keras_ops,
+    keras_padding,
+    keras_pooling,
+    keras_products,
+    keras_reductions,
+    keras_shapes,
+)
 from qir.frontends.keras_lowerings import lowers
 
 __all__ = ["lowers"]
