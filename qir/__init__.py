@@ -10,6 +10,7 @@ from qir.api import Quantized as Quantized
 from qir.api import import_model as import_model
 from qir.api import quantization as quantization
 from qir.api import quantize as quantize
+from qir.api_view import view as view
 from qir.api_bisect import bisect as bisect
 from qir.errors import Loc as Loc
 from qir.errors import QirError as QirError
@@ -28,3 +29,4 @@ from qir.simulation_tuning import correct_biases as correct_biases
 from qir.text import parse as parse
 from qir.validation import Finding as Finding
 from qir.validation import ModelValidator as ModelValidator
+from qir.view_stages import Stages as Stages

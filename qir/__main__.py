@@ -16,6 +16,7 @@ from qir.cli_new_pass import write_new_pass
 from qir.cli_quantize import quantize_model
 from qir.cli_replay import replay_log
 from qir.cli_targets import targets
+from qir.cli_view import view_model
 from qir.encodings_file import VERSIONS
 from qir.errors import QirError
 from qir.execution import EVALUATORS
@@ -73,6 +74,7 @@ def parser() -> ArgumentParser:
     _add_certify(found)
     _add_targets(found)
     _add_encodings(found)
+    _add_view(found)
     return top
 
 
@@ -240,6 +242,27 @@ def _add_encodings(found: Commands) -> None:
     made.add_argument("file", metavar="FILE", help=FILE)
     made.add_argument("--version", default="1.0.0", choices=VERSIONS, help="the form of the file (default: 1.0.0)")
     made.add_argument("-o", "--output", metavar="OUT", help="write to this file")
+
+
+def _add_view(found: Commands) -> None:
+    help = "write a model as one HTML page, with what every pass does to it, or as an SVG picture"
+    examples = (
+        "net.onnx -o net.html\n"
+        'net.qir -p "fold-batch-norm,legalize-onnx" --stages -o net.html\n'
+        "package.module:build_model --data calib.npz --stages --serve"
+    )
+    made = _command(found, "view", view_model, help, examples)
+    made.add_argument("model", metavar="MODEL", help=f"{FILE}, or package.module:function that returns a torch module")
+    made.add_argument("-p", "--passes", metavar="PASSES", help=PASSES)
+    stages = "show what every pass does, not the whole alone; without -p, the passes of `qir quantize`"
+    made.add_argument("--stages", action="store_true", help=stages)
+    data = "as of `qir quantize`: calibrates, and shows histograms and signal-to-noise ratios"
+    made.add_argument("--data", metavar="DATA", help=data)
+    made.add_argument("--target", default=DEFAULT_TARGET, help=TARGET)
+    made.add_argument("--analysis", metavar="JSON", help="what `qir analyze` wrote, to be shown beside nodes")
+    made.add_argument("-o", "--output", metavar="OUT", help="write to OUT.html or OUT.svg")
+    serve = "serve the page to browsers on this machine (default: at a free port)"
+    made.add_argument("--serve", nargs="?", type=int, const=0, metavar="PORT", help=serve)
 
 
 if __name__ == "__main__":

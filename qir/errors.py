@@ -29,7 +29,10 @@ class Loc:
     @property
     def source(self) -> str:
         """The text of the line, or nothing when the file can not be read."""
-        return linecache.getline(self.file, self.line).rstrip() if self.file else ""
+        try:
+            return linecache.getline(self.file, self.line).rstrip() if self.file else ""
+        except ValueError:  # no file can have that name
+            return ""
 
 
 class QirError(Exception):

@@ -389,6 +389,12 @@ class Graph(Body):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of the graph."""
+        from qir.view_svg import notebook
+
+        return notebook(self)
+
     def __repr__(self) -> str:
         return f"<Graph {self.name}: {sum(isinstance(n, Node) for n in self.nx)} nodes>"
 

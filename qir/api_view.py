@@ -1,0 +1,151 @@
+"""`qir.view`: a graph, a quantized model or the stages of a pipeline as one HTML page, or as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from qir.api import Quantized
+from qir.batches import Batch
+from qir.errors import QirError
+from qir.facts import is_quantizer
+from qir.files import write_bytes
+from qir.graph import Graph
+from qir.lint import lint
+from qir.rewrite import Note
+from qir.view_numbers import numbers_of
+from qir.view_page import page
+from qir.view_records import Data
+from qir.view_stages import Stages, stages_of
+from qir.view_svg import svg
+
+Viewed = Graph | Quantized | Stages | Mapping[str, Graph]
+
+
+def view(
+    what: Viewed,
+    path: str | Path,
+    *,
+    title: str | None = None,
+    data: Iterable[Batch] = (),
+    target: str | None = None,
+    analysis: str | Path | Mapping[str, Any] | None = None,
+) -> None:
+    """Write `what` to `path`: a page where it ends in .html, a picture where it ends in .svg.
+
+    `what` is a graph, a quantized model, the `Stages` that watched a pipeline, or graphs by title. On `data`, batches
+    as `quantize` takes them, a calibrated graph is run for histograms and signal-to-noise ratios. `target` says which
+    runtime computes what in float (that of a quantized model is known). `analysis` is what `qir analyze` wrote.
+    Raises QirError for another ending and for data that does not fit.
+    """
+    path = Path(path)
+    if path.suffix not in (".html", ".svg"):
+        raise QirError(f"there is no picture format for {path.name!r}", help="let the name end in .html or .svg")
+    title = title or path.stem
+    if path.suffix == ".svg":
+        text = svg(_graphs(what, title))
+    else:
+        text = as_page(what, title, data=data, target=target, analysis=analysis)
+    write_bytes(path, text.encode())
+
+
+def as_page(
+    what: Viewed,
+    title: str,
+    *,
+    data: Iterable[Batch] = (),
+    target: str | None = None,
+    analysis: str | Path | Mapping[str, Any] | None = None,
+) -> str:
+    """The page that `view` writes."""
+    from qir.execution import fastest
+
+    stages = what if isinstance(what, Stages) else stages_of(_graphs(what, title))
+    graph = stages.graph
+    if graph is None:
+        raise QirError(
+            "there is no stage to show", help="let the pipeline run first: pipeline.run(graph, watch=[stages])"
+        )
+    if isinstance(what, Quantized):
+        target = target or what.target.source
+    numbers: dict[int, Data] = {
+        stages.number_of(node): found for node, found in numbers_of(graph, fastest, data).items()
+    }
+    if analysis is not None:
+        _add_analysis(numbers, stages, _analysis(analysis))
+    floats = _floats(stages, graph, target)
+    for row in floats["rows"]:
+        stages.set_kind(row["about"], "float")
+    return page(stages, title, {"numbers": numbers, "floats": floats})
+
+
+def _graphs(what: Viewed, title: str) -> Mapping[str, Graph]:
+    match what:
+        case Graph():
+            return {title: what}
+        case Quantized():
+            return {title: what.graph}
+        case Mapping():
+            return what
+        case Stages(graph=Graph() as graph):
+            return {title: graph}
+    raise QirError(
+        f"a {type(what).__name__} is nothing to look at",
+        help="give a graph, a quantized model, the Stages of a pipeline, or graphs by title",
+    )
+
+
+# -- what the target computes in float -------------------------------------------------------------------------------
+
+
+def _floats(stages: Stages, graph: Graph, target: str | None) -> Data:
+    """The operators that the target computes in float, with the reason; or why that is not known."""
+    if target is None:
+        return {"rows": [], "reason": "Name a target to see what it computes in float: --target."}
+    if not any(is_quantizer(node) or node.op == "QuantizeLinear" for node in graph.nodes()):
+        return {"rows": [], "reason": "The graph is not quantized yet."}
+    try:
+        verdicts = lint(graph, target)
+    except QirError as error:
+        return {"rows": [], "reason": f"It is not known: {error.message}."}
+    rows = [_float(stages, verdict.note) for verdict in verdicts if not verdict.integer]
+    return {"rows": rows, "reason": "Nothing: every operator that computes does so with integers."}
+
+
+def _float(stages: Stages, note: Note) -> Data:
+    name = note.node.partition(" = ")[0].split(",")[0].removeprefix("%").strip('"')
+    return {"op": note.op, "layer": note.module or "", "reason": note.reason, "help": note.help,
+            "line": str(note.loc or ""), "node": note.node, "about": stages.named(name)}  # fmt: skip
+
+
+# -- what qir analyze found ------------------------------------------------------------------------------------------
+
+
+def _analysis(given: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(given, Mapping):
+        return given
+    try:
+        found = json.loads(Path(given).read_text())
+    except (OSError, ValueError) as error:
+        raise QirError(f"can not read the analysis {given}: {error}", help="give what `qir analyze` wrote") from None
+    if not isinstance(found, dict) or found.get("format") != "qir-analysis":
+        raise QirError(f"{given} is no analysis", help="give the analysis.json that `qir analyze` wrote")
+    return found
+
+
+def _add_analysis(numbers: dict[int, Data], stages: Stages, analysis: Mapping[str, Any]) -> None:
+    """Put what is known of each quantizer and layer beside the numbers of its operation."""
+    for entry in (*analysis.get("layers", ()), *analysis.get("quantizers", ())):
+        about = stages.in_layer(str(entry.get("name")))
+        if about is not None:
+            numbers.setdefault(about, {})["analysis"] = dict(_columns(entry))
+
+
+def _columns(entry: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in entry.items():
+        if isinstance(value, Mapping) and name != "histogram":
+            yield from _columns(value, f"{prefix}{name} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{name}".replace("_", " "), value
