@@ -37,7 +37,8 @@ def _turned(graph: Graph, node: Node, weight: Value) -> Value:
     if weight.weight is None or weight.weight.data is None:
         return graph.add("Transpose", [weight], {"perm": (1, 0)}, like=node, hint="weight").result
     paths = tuple(f"{path}_transposed" for path in weight.weight.paths)
-    turned = replace(weight.weight, data=weight.weight.array.T, read=np.asarray, paths=paths)
+    # No array of the data as it lies now: torch moves a parameter that a module shares, once it is written.
+    turned = replace(weight.weight, data=weight.weight.data.T, paths=paths)
     return graph.weight(turned, hint=f"{weight.hint}_transposed")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import qir
 from tests.comparing import same_state
+from tests.models import SMALL
 
 STEPS = 20
 
@@ -123,3 +125,13 @@ def test_the_state_of_a_trained_model_goes_both_ways() -> None:
     prepared = trained(qir.prepare_model(model), images)
     model.load_state_dict(prepared.state_dict())
     assert torch.equal(model.eval()(images(1)), prepared.eval()(images(1)))
+
+
+def test_a_turned_weight_is_a_view_of_the_tied_one_wherever_torch_moves_it() -> None:
+    example = SMALL["tied_head"]
+    given = qir.quantize(example.model(), data=[example.inputs()])
+    simulators = [given.simulator() for _ in range(3)]  # they share memory with the model until it is written
+    plain, turned = (value.array for value in given.graph.weights() if "embedding" in value.hint)
+    assert np.shares_memory(plain, turned)
+    assert np.array_equal(plain.T, turned)
+    assert simulators
