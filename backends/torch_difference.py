@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,9 +61,16 @@ class _Called(nn.Module):
         self.graph, self.interpreter = graph, interpreter
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        # Graph.process_inputs takes no keywords; for a graph that has any, it is this.
-        inputs = pytree.arg_tree_leaves(*args, **kwargs) if kwargs else self.graph.process_inputs(*args)
-        return self.interpreter.run(*inputs, enable_io_processing=False)
+        return self.interpreter.run(*placed(self.graph, args, kwargs), enable_io_processing=False)
+
+
+def placed(graph: fx.Graph, positional: Sequence[Any], keywords: Mapping[str, Any]) -> Sequence[Any]:
+    """The arguments of a call in the order of the graph's placeholders."""
+    # Graph.process_inputs takes no keywords; for a graph that has any, it is this.
+    inputs: Sequence[Any] = (
+        pytree.arg_tree_leaves(*positional, **keywords) if keywords else graph.process_inputs(*positional)
+    )
+    return inputs
 
 
 class _Comparison(fx.Interpreter):

@@ -1,4 +1,4 @@
-"""Calibration with several workers: what each saw of its share of the data becomes what all saw."""
+"""Work by several ranks: what each saw of its share of the data, or found out, becomes what all know."""
 
 from __future__ import annotations
 
@@ -34,6 +34,26 @@ def all_reduce(observers: Sequence[MinMax]) -> None:
         if isinstance(observer, Histogram):
             state["counts"] = next(counts)
         observer.load(state if shape is not None else {})
+
+
+def exchanged(text: str) -> list[str]:
+    """The texts of all ranks of the default process group, in order; the own one alone where no group is up."""
+    if not dist.is_available() or not dist.is_initialized():
+        return [text]
+    data = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
+    sizes = np.zeros(dist.get_world_size(), np.int64)
+    sizes[dist.get_rank()] = len(data)
+    sizes = _reduced(sizes, dist.ReduceOp.SUM)
+    table = np.zeros((len(sizes), int(sizes.max())), np.int64)
+    table[dist.get_rank(), : len(data)] = data
+    rows = _reduced(table, dist.ReduceOp.SUM).astype(np.uint8)
+    return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+
+
+def place() -> tuple[int, int]:
+    """The rank of this process in the default process group and the number of ranks; 0 of 1 where no group is up."""
+    up = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if up else (0, 1)
 
 
 def _shapes(observers: Sequence[MinMax]) -> list[tuple[int, ...] | None]:

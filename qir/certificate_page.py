@@ -8,6 +8,7 @@ from dataclasses import asdict
 from html import escape
 
 from qir.certificate import Certificate, Difference
+from qir.runs import JSON_KEY, Run
 
 COMPARISONS = {
     "simulated": "integer simulator against onnxruntime, end to end",
@@ -17,9 +18,10 @@ COMPARISONS = {
 }
 
 
-def as_json(certificate: Certificate) -> str:
-    """Everything in the certificate, and whether it holds."""
-    return json.dumps({"holds": certificate.holds, **asdict(certificate)}, indent=1, default=str)
+def as_json(certificate: Certificate, run: Run | None = None) -> str:
+    """Everything in the certificate, and whether it holds; how the model was made, where that is known."""
+    made = {} if run is None else {JSON_KEY: str(run)}
+    return json.dumps({"holds": certificate.holds, **asdict(certificate), **made}, indent=1, default=str)
 
 
 def as_text(certificate: Certificate) -> Iterator[str]:
@@ -58,23 +60,23 @@ def as_html(certificate: Certificate, title: str) -> str:
     parts = [
         f"<h1>{escape(title)}: {verdict}</h1>",
         f"<p>Target {escape(certificate.target)}, {certificate.samples} samples.</p>",
-        _table(("tensor", "cause", "what to do"), ([f.tensor, f.cause, f.help] for f in certificate.findings)),
+        table(("tensor", "cause", "what to do"), ([f.tensor, f.cause, f.help] for f in certificate.findings)),
     ]
     if certificate.accuracy:
         rows = ([name, f"{100 * value:.2f} %"] for name, value in certificate.accuracy.items())
-        parts += ["<h2>Accuracy</h2>", _table(("run", "accuracy"), rows)]
+        parts += ["<h2>Accuracy</h2>", table(("run", "accuracy"), rows)]
     for name, heading in COMPARISONS.items():
         parts += [f"<h2>{heading[0].upper()}{heading[1:]}</h2>", _differences(getattr(certificate, name))]
     operators = (
         [v.note.node, "WRONG" if v.wrong else "integer" if v.integer else "float", v.note.reason, v.note.help]
         for v in certificate.verdicts
     )
-    parts += ["<h2>Operators</h2>", _table(("operator", "computes", "why", "what to do"), operators)]
+    parts += ["<h2>Operators</h2>", table(("operator", "computes", "why", "what to do"), operators)]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}</body></html>\n"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{''.join(f'<th>{column}</th>' for column in columns)}</tr>{cells}</table>" if cells else ""
 

@@ -35,6 +35,13 @@ def write_encoding(encoding: Encoding, names: Mapping[Encoding, str] | None) -> 
     return " ".join(words)
 
 
+def grid_text(encoding: Encoding) -> str:
+    """What kind of grid an encoding is, without its numbers: `u8 asymmetric`, `i32 product`."""
+    if isinstance(encoding, ProductEncoding):
+        return f"{encoding.dtype} product"
+    return write_encoding(replace(encoding, scale=None, zero_point=None), None)
+
+
 def _numbers(array: np.ndarray) -> str:
     return number(array[()]) if array.ndim == 0 else f"[{', '.join(map(_numbers, array))}]"
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qir.encoding_text import write_encoding
-from qir.encodings import Encoding, ProductEncoding
+from qir.encoding_text import grid_text
 from qir.facts import is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.quantizers import quantizer_of
@@ -97,13 +96,9 @@ def _grid(quantizer: Any) -> tuple[str, str, str]:
     if quantizer is None or not quantizer.enabled:
         return "float", "", ""
     encoding = quantizer.encoding
-    kind = "i32 product" if isinstance(encoding, ProductEncoding) else write_encoding(_uncalibrated(encoding), None)
+    kind = grid_text(encoding)
     if encoding.scale is None or encoding.zero_point is None:
         return kind, "?", "?"
     zero = encoding.zero_point.astype(np.float64)
     low, high = ((bound - zero) * encoding.scale for bound in (encoding.low, encoding.high))
     return kind, f"{low.min():.6g}", f"{high.max():.6g}"
-
-
-def _uncalibrated(encoding: Encoding) -> Encoding:
-    return replace(encoding, scale=None, zero_point=None)

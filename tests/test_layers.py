@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"torch", "torchvision", "einops", "keras", "tensorflow", "jax", "onnxruntime", "onnxscript"}
 CORE = {"networkx", "numpy", "onnx", "ml_dtypes", "google", "qir"}
-EXTRAS = {"jsonschema", "referencing", "rich", "safetensors"}
+EXTRAS = {"jsonschema", "plotly", "referencing", "rich", "safetensors"}
 FACADES = {
     "__init__",
     "__main__",
