@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +29,9 @@ ALIGNMENT = 4096
 """Where tensors begin in a data file: at multiples of a page, so that they can be mapped."""
 
 
-def emit_onnx(graph: Graph, *, opset: int | None = None, ir_version: int = 10) -> onnx.ModelProto:
+def emit_onnx(
+    graph: Graph, *, opset: int | None = None, ir_version: int = 10, metadata: Mapping[str, str] | None = None
+) -> onnx.ModelProto:
     """The model of a graph that was imported from ONNX or prepared by `legalize-onnx`; it passes ONNX's full check.
 
     It has the lowest opset from 21 on that takes the graph's operators, unless one is given. Raises QirError for
@@ -39,7 +41,7 @@ def emit_onnx(graph: Graph, *, opset: int | None = None, ir_version: int = 10) -
         raise QirError("the weights are larger than the 2 GiB that one ONNX message holds", stage="emit onnx",
                        help="write a file: qir.backends.onnx_emit.write_onnx(graph, path)")  # fmt: skip
     stubs = _Stubs(graph)
-    model = _checked(graph, stubs, opset, ir_version)
+    model = _checked(graph, stubs, opset, ir_version, metadata)
     for tensor in model.graph.initializer:
         if tensor.name in stubs.values:
             value = stubs.values[tensor.name]
@@ -49,14 +51,22 @@ def emit_onnx(graph: Graph, *, opset: int | None = None, ir_version: int = 10) -
     return model
 
 
-def write_onnx(graph: Graph, path: Path, *, opset: int | None = None, ir_version: int = 10) -> None:
+def write_onnx(
+    graph: Graph,
+    path: Path,
+    *,
+    opset: int | None = None,
+    ir_version: int = 10,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write the model to `path`, whole or not at all; weights that do not fit into it go beside it, as `path`.data."""
     path = Path(path)
     if weight_bytes(graph) <= LIMIT:
-        write_bytes(path, emit_onnx(graph, opset=opset, ir_version=ir_version).SerializeToString(deterministic=True))
+        model = emit_onnx(graph, opset=opset, ir_version=ir_version, metadata=metadata)
+        write_bytes(path, model.SerializeToString(deterministic=True))
         return
     stubs = _Stubs(graph)
-    model = _checked(graph, stubs, opset, ir_version)
+    model = _checked(graph, stubs, opset, ir_version, metadata)
     data = path.with_name(f"{path.name}.data")
     for tensor in model.graph.initializer:
         if tensor.name in stubs.places:
@@ -126,7 +136,9 @@ def _packed(array: np.ndarray) -> bytes:
     return bytes(numpy_helper.from_array(array).raw_data)
 
 
-def _checked(graph: Graph, stubs: _Stubs, opset: int | None, ir_version: int) -> onnx.ModelProto:
+def _checked(
+    graph: Graph, stubs: _Stubs, opset: int | None, ir_version: int, metadata: Mapping[str, str] | None
+) -> onnx.ModelProto:
     """The model with `stubs` for its large weights, which the check sees as inputs."""
     nodes = list(within(graph.nodes()))
     domains = {DOMAIN: 1} if any(node.op.startswith(f"{DOMAIN}.") for node in nodes) else {}
@@ -135,6 +147,7 @@ def _checked(graph: Graph, stubs: _Stubs, opset: int | None, ir_version: int) ->
         version = max(ir_version, lowest_ir_version(chosen))
         versions = {**domains, **graph.opsets}
         model = model_proto(graph, opset=chosen, ir_version=version, domains=versions, tensors=stubs)
+        helper.set_model_props(model, dict(metadata or {}))
         _check_ends(graph)
         try:
             onnx.checker.check_model(_without_large(model, stubs.values), full_check=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ import numpy as np
 from qir.batches import Batch, peeked
 from qir.errors import QirError
 from qir.graph import Graph
-from qir.pipeline import Pipeline
+from qir.pipeline import Pass, Pipeline
 from qir.preparation import PREPARE
 from qir.rewrite import Note
 from qir.targets import Target
@@ -65,13 +65,13 @@ def quantization(
 
 
 def fed(pipeline: Pipeline, data: Iterable[Batch]) -> Pipeline:
-    """The pipeline, where `calibrate` takes `data` unless it is given a file."""
-    from qir.passes.calibrate import Calibrate
+    """The pipeline, where every pass that takes data is given `data`, unless it is given a file."""
 
-    return Pipeline(tuple(
-        replace(step, data=data) if isinstance(step, Calibrate) and step.file is None else step
-        for step in pipeline.passes
-    ))  # fmt: skip
+    def with_data(step: Pass) -> Pass:
+        takes = any(option.name == "data" for option in fields(step)) and getattr(step, "file", None) is None
+        return replace(step, **{"data": data}) if takes else step
+
+    return Pipeline(tuple(map(with_data, pipeline.passes)))
 
 
 @dataclass(frozen=True)
@@ -119,17 +119,21 @@ class Quantized:
         Pipeline.parse(f"expand-opaque,{legalize},keep-sums-apart{{target={self.target.source}}}", graph).run(graph)
         return graph
 
-    def onnx(self) -> onnx.ModelProto:
-        """The QDQ model, checked."""
+    def onnx(self, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
+        """The QDQ model, checked, with `metadata`."""
         from qir.backends.onnx_emit import emit_onnx
 
-        return emit_onnx(self._shipped(), opset=self.target.opset, ir_version=self.target.ir_version)
+        return emit_onnx(self._shipped(), **self._form, metadata=metadata)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
         """Write the QDQ model to `path`, whole or not at all; weights of more than 2 GiB go beside it."""
         from qir.backends.onnx_emit import write_onnx
 
-        write_onnx(self._shipped(), Path(path), opset=self.target.opset, ir_version=self.target.ir_version)
+        write_onnx(self._shipped(), Path(path), **self._form, metadata=metadata)
+
+    @property
+    def _form(self) -> dict[str, int]:
+        return {"opset": self.target.opset, "ir_version": self.target.ir_version}
 
 
 def quantize(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from qir.errors import QirError
-from qir.files import write_text
+from qir.files import write_all
 from qir.graph import Graph
 from qir.text import parse
 from qir.weights_file import attach_weights, save_weights, stored, weights_path
@@ -71,6 +72,12 @@ def write_graph(graph: Graph, path: Path) -> None:
 
         write_onnx(graph, path)
         return
+    write_all(graph_writers(graph, path))
+
+
+def graph_writers(graph: Graph, path: Path) -> dict[Path, Callable[[Path], object]]:
+    """What writes `graph` as text to `path`, and its weights beside it."""
+    writers: dict[Path, Callable[[Path], object]] = {}
     if any(value.weight is not None and value.weight.data is not None for value in stored(graph)):
-        save_weights(graph, weights_path(path))
-    write_text(path, f"{graph}\n")
+        writers[weights_path(path)] = lambda beside: save_weights(graph, beside)
+    return {**writers, path: lambda beside: beside.write_text(f"{graph}\n")}

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import import_module
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from qir.api import Quantized, quantize
+from qir.api_summary import Both, as_text, speed_as_text
 from qir.batches import Batch, arrays_of, batch_files, load_batch, peeked
 from qir.cli_files import read_graph
 from qir.errors import QirError
 from qir.files import write_text
 from qir.graph import Graph
-from qir.lint import Verdict, lint
 from qir.recording import recorded
-
-if TYPE_CHECKING:
-    import onnx
 
 BATCH = 16
 """How many samples of an array are run at a time where the model takes any number."""
 
-ROUNDS = 15
-"""How often each of two models is timed."""
-
 
 def quantize_model(arguments: Namespace) -> None:
     """Quantize, write the ONNX file, and say what came out."""
+    import onnx
+
     output = Path(arguments.output)
     if output.suffix != ".onnx":
         raise QirError(f"the output {output.name} is no ONNX file", help="let its name end in .onnx")
@@ -48,11 +42,11 @@ def quantize_model(arguments: Namespace) -> None:
             model, data=data, target=arguments.target, insert=insert, calibrate=calibrate, watch=record
         )
     quantized.save(output)
-    verdicts = lint(quantized.graph, arguments.target)
-    summary = summarize(model, quantized, output, first, verdicts)
-    print("\n".join(as_text(summary, output)))
+    both = Both.of(quantized, onnx.load(str(output)), arrays_of(quantized.graph, first, 1))
+    summary, speed = both.summary(), both.speedup()
+    print("\n".join([*as_text(summary, output), speed_as_text(speed)]))
     if arguments.json:
-        write_text(Path(arguments.json), json.dumps(asdict(summary), indent=1) + "\n")
+        write_text(Path(arguments.json), json.dumps({**asdict(summary), "speedup": speed}, indent=1) + "\n")
     if arguments.report:
         _report(arguments, output, quantized, first)
 
@@ -160,84 +154,6 @@ def _called(text: str) -> Any:
 
 
 # -- what came out ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Summary:
-    """An integer model beside its float model, on the first batch of the data, in onnxruntime on one thread.
-
-    Sizes are bytes; `signal_to_noise` is in decibels for each output, None when nothing differs; `speedup` is the
-    median of paired times of the float model over the integer model.
-    """
-
-    size: int
-    float_size: int
-    integer_operators: int
-    float_operators: int
-    signal_to_noise: dict[str, float | None]
-    speedup: float
-    pipeline: str
-
-
-def summarize(model: Any, quantized: Quantized, output: Path, batch: Batch, verdicts: list[Verdict]) -> Summary:
-    """What came out of `quantized`, which was written to `output`."""
-    import onnx
-
-    from qir.backends.onnx_qdq import session
-
-    shipped, plain = onnx.load(str(output)), float_onnx(quantized)
-    feeds = arrays_of(quantized.graph, batch, 1)
-    running = [session(plain), session(shipped)]
-    fed = [dict(zip((entry.name for entry in each.get_inputs()), feeds, strict=True)) for each in running]
-    names = [value.name for value in shipped.graph.output]
-    ours, theirs = (each.run(None, feed) for each, feed in zip(running, fed, strict=True))
-    return Summary(
-        size=output.stat().st_size,
-        float_size=plain.ByteSize(),
-        integer_operators=sum(verdict.integer for verdict in verdicts),
-        float_operators=sum(not verdict.integer for verdict in verdicts),
-        signal_to_noise={name: _ratio(a, b) for name, a, b in zip(names, ours, theirs, strict=True)},
-        speedup=_speedup(running, fed),
-        pipeline=str(quantized.pipeline),
-    )
-
-
-def float_onnx(quantized: Quantized) -> onnx.ModelProto:
-    """The model that was quantized, without its quantizers."""
-    from qir.backends.onnx_qdq import emit_onnx
-    from qir.tensor_names import float_model
-
-    opset = quantized.target.opset
-    return emit_onnx(float_model(quantized.graph, opset).graph, opset=opset, ir_version=quantized.target.ir_version)
-
-
-def _ratio(ours: np.ndarray, theirs: np.ndarray) -> float | None:
-    """The power of the float result over that of the difference, in decibels."""
-    exact = ours.astype(np.float64)
-    noise = float(np.sum((exact - theirs.astype(np.float64)) ** 2))
-    return None if noise == 0 else round(float(10 * np.log10(max(float(np.sum(exact**2)), 1e-300) / noise)), 2)
-
-
-def _speedup(running: list[Any], fed: list[dict[str, np.ndarray]]) -> float:
-    ratios = []
-    for _ in range(ROUNDS):
-        seconds = []
-        for each, feed in zip(running, fed, strict=True):
-            started = time.perf_counter()
-            each.run(None, feed)
-            seconds.append(time.perf_counter() - started)
-        ratios.append(seconds[0] / seconds[1])
-    return round(float(np.median(ratios)), 2)
-
-
-def as_text(summary: Summary, output: Path) -> Iterator[str]:
-    """The summary as a table."""
-    total = summary.integer_operators + summary.float_operators
-    yield f"{output}: {summary.size:,} bytes, the float model {summary.float_size:,}"
-    yield f"  {'operators on integers':28}{summary.integer_operators} of {total}"
-    for name, ratio in islice(summary.signal_to_noise.items(), 10):
-        yield f"  {'signal to noise of ' + name:28}{'equal' if ratio is None else f'{ratio:.1f} dB'}"
-    yield f"  {'speed against float':28}{summary.speedup:.2f} times, onnxruntime on one thread"
 
 
 def _report(arguments: Namespace, output: Path, quantized: Quantized, batch: Batch) -> None:

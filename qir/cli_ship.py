@@ -17,6 +17,7 @@ from qir.errors import QirError, point_at
 from qir.files import write_text
 from qir.graph import Graph, Value
 from qir.lint import Verdict, lint
+from qir.runs import Run, in_page, metadata_of
 from qir.types import NUMPY
 
 
@@ -55,10 +56,13 @@ def certify_model(arguments: Namespace) -> None:
     labels = None if arguments.labels is None else _labels(Path(arguments.labels), len(next(iter(inputs.values()))))
     certificate = certify(model, arguments.target, inputs, labels)
     print("\n".join(as_text(certificate)))
+    made = metadata_of(model)
+    run = None if made is None else Run.parse(made, f"the run in {path}")
     if arguments.report:
-        write_text(Path(arguments.report), as_html(certificate, path.name))
+        page = as_html(certificate, path.name)
+        write_text(Path(arguments.report), page if run is None else in_page(page, run))
     if arguments.json:
-        write_text(Path(arguments.json), as_json(certificate))
+        write_text(Path(arguments.json), as_json(certificate, run))
     if not certificate.holds:
         sys.exit(1)
 

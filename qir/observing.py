@@ -82,7 +82,7 @@ class Watch:
     def run(self, show: Observed, graph: Graph, arrays: Sequence[np.ndarray]) -> None:
         """Run a batch: `show` for `graph`."""
         self.batch += 1
-        samples = _samples(graph, arrays)
+        samples = samples_of(graph, arrays)
         if len(samples) < 2 or self.independent is False:
             show(arrays)
         elif self.independent:
@@ -115,7 +115,7 @@ def look(observer: MinMax, node: Node, array: np.ndarray, where: str = "") -> No
                        help="look at the data, or at the operator before it") from None  # fmt: skip
 
 
-def _samples(graph: Graph, arrays: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+def samples_of(graph: Graph, arrays: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
     """The batch cut into batches of one, where all inputs have one symbolic first axis; else nothing."""
     firsts = {value.type.shape[0] if isinstance(value.type, TensorType) and value.type.shape else None
               for value in graph.inputs}  # fmt: skip
