@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt "torch==2.13.0"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[torch,onnx,keras,plots]" \
-		einops hypothesis jax mypy pillow pytest pytest-xdist ruff scikit-learn setuptools wheel
+		einops hypothesis jax mypy pillow playwright pytest pytest-xdist ruff scikit-learn setuptools wheel
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torchvision
 	touch $(READY)
 

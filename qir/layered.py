@@ -8,7 +8,7 @@ one trunk, so that a value with many readers is one line with branches.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,8 +20,9 @@ BEND = 12.0
 """The width that is kept free around a line where it passes a row."""
 
 ORDER_SWEEPS, PLACE_SWEEPS = 6, 9
-BOXES, BENDS, MIXED = 1e6, 6.0, 1.0
-"""How strongly a line wants to be straight: between boxes, so that whatever passes them gives way; bends; and both."""
+FIRM, BENDS, MIXED, LOOSE = 1e6, 6.0, 1.0, 0.1
+"""How strongly a line wants to be straight: to the nearest readers of a net, so that all else gives way; between bends;
+to other readers; and from a box that reads nothing, as a constant, which stands beside what leads from the top."""
 
 
 class Net(NamedTuple):
@@ -53,18 +54,15 @@ class Layers:
         return found
 
 
-def layered(
-    widths: Sequence[float], nets: Sequence[Net], first: Sequence[int] = (), last: Sequence[int] = ()
-) -> Layers:
-    """The drawing of items with these widths. Items are numbered so that every net leads to higher numbers.
+def layered(widths: Sequence[float], nets: Sequence[Net], row: Sequence[int] | None = None) -> Layers:
+    """The drawing of items with these widths, in rows that are given, or else those of `rows_of`.
 
-    `first` stand in the top row, which nothing else shares, and `last` in the bottom row. Raises ValueError for a net
-    that leads back.
+    Raises ValueError for a net that does not lead down.
     """
+    row = rows_of(len(widths), nets) if row is None else row
     for net in nets:
-        if any(target <= net.source for target in net.targets):
-            raise ValueError(f"item {net.source} leads back to {min(net.targets)}")
-    row = _rows(len(widths), nets, first, last)
+        if any(row[target] <= row[net.source] for target in net.targets):
+            raise ValueError(f"item {net.source} leads up to {min(net.targets)}")
     layers = _with_bends(widths, nets, row)
     links = _links(nets, layers, row)
     layers.rows = _ordered(layers.rows, links)
@@ -72,8 +70,15 @@ def layered(
     return layers
 
 
-def _rows(count: int, nets: Sequence[Net], first: Sequence[int], last: Sequence[int]) -> list[int]:
-    """The row of each item: below all that it reads; an item that reads nothing right above its first reader."""
+def rows_of(count: int, nets: Sequence[Net], first: Sequence[int] = (), last: Sequence[int] = ()) -> list[int]:
+    """The row of each item: below all that it reads; an item that reads nothing right above its first reader.
+
+    Items are numbered so that every net leads to higher numbers; ValueError is raised for one that leads back. `first`
+    stand in the top row, which nothing else shares, and `last` in the bottom row.
+    """
+    for net in nets:
+        if any(target <= net.source for target in net.targets):
+            raise ValueError(f"item {net.source} leads back to {min(net.targets)}")
     row, outgoing = [int(bool(first))] * count, [list[int]() for _ in range(count)]
     for net in nets:
         outgoing[net.source] += net.targets
@@ -92,7 +97,7 @@ def _rows(count: int, nets: Sequence[Net], first: Sequence[int], last: Sequence[
     return row
 
 
-def _with_bends(widths: Sequence[float], nets: Sequence[Net], row: list[int]) -> Layers:
+def _with_bends(widths: Sequence[float], nets: Sequence[Net], row: Sequence[int]) -> Layers:
     """The items in their rows, in the order of their numbers, and a bend wherever a net passes a row."""
     rows = [list[int]() for _ in range(max(row, default=-1) + 1)]
     for item, number in enumerate(row):
@@ -109,21 +114,27 @@ def _with_bends(widths: Sequence[float], nets: Sequence[Net], row: list[int]) ->
 
 
 class _Links(NamedTuple):
-    """For every item, the items of the row above and of the row below that lines connect it with."""
+    """For every item, the items of the row above and of the row below that lines connect it with.
+
+    `firm` has the pairs, upper and lower, on the way to the nearest readers of a net.
+    """
 
     above: list[list[int]]
     below: list[list[int]]
+    firm: set[tuple[int, int]]
 
 
-def _links(nets: Sequence[Net], layers: Layers, row: list[int]) -> _Links:
-    links = _Links([[] for _ in layers.widths], [[] for _ in layers.widths])
+def _links(nets: Sequence[Net], layers: Layers, row: Sequence[int]) -> _Links:
+    links = _Links([[] for _ in layers.widths], [[] for _ in layers.widths], set())
     for net, trunk in zip(nets, layers.trunks, strict=True):
-        path = [net.source, *trunk]
-        pairs = list(zip(path, trunk, strict=False))
-        pairs += [(path[row[target] - row[net.source] - 1], target) for target in net.targets]
-        for upper, lower in pairs:
+        path, steps = [net.source, *trunk], [row[target] - row[net.source] - 1 for target in net.targets]
+        pairs = [(upper, lower, step + 1) for step, (upper, lower) in enumerate(pairwise(path))]
+        pairs += [(path[step], target, step) for step, target in zip(steps, net.targets, strict=True)]
+        for upper, lower, step in pairs:
             links.below[upper].append(lower)
             links.above[lower].append(upper)
+            if step <= min(steps):
+                links.firm.add((upper, lower))
     return links
 
 
@@ -176,6 +187,7 @@ def _crossings(rows: list[list[int]], links: _Links) -> int:
 def _placed(layers: Layers, links: _Links) -> list[float]:
     """The middle of every item: rows side by side at first, then drawn towards what they are connected with."""
     boxes, x = len(layers.widths) - sum(map(len, layers.trunks)), [0.0] * len(layers.widths)
+    loose = {item for row in layers.rows[1:] for item in row if not links.above[item]}
     for row in layers.rows:
         _settle(row, [0.0] * len(row), [1.0] * len(row), layers.widths, x)
     for sweep in range(PLACE_SWEEPS):
@@ -184,7 +196,7 @@ def _placed(layers: Layers, links: _Links) -> list[float]:
             wanted, weights = [], []
             for item in row:
                 near = (links.above if down else links.below)[item]
-                pull = [(x[other], _force(item < boxes, other < boxes)) for other in near]
+                pull = [(x[other], _force(item, other, boxes, loose, links.firm)) for other in near]
                 wanted.append(_median(pull) if pull else x[item])
                 weights.append(sum(force for _, force in pull) if pull else 0.1)
             _settle(row, wanted, weights, layers.widths, x)
@@ -192,8 +204,12 @@ def _placed(layers: Layers, links: _Links) -> list[float]:
     return [round(place - left, 1) for place in x]
 
 
-def _force(is_box: bool, other_is_box: bool) -> float:
-    return MIXED if is_box != other_is_box else BOXES if is_box else BENDS
+def _force(item: int, other: int, boxes: int, loose: Set[int], firm: Set[tuple[int, int]]) -> float:
+    if item in loose or other in loose:
+        return LOOSE
+    if (item, other) in firm or (other, item) in firm:
+        return FIRM
+    return BENDS if item >= boxes and other >= boxes else MIXED
 
 
 def _median(pull: list[tuple[float, float]]) -> float:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import networkx as nx
 
-from qir.layered import BEND, Layers, Net, layered
+from qir.layered import BEND, Layers, Net, layered, rows_of
 
 DEEPEST = 16
 """So many names of a path are modules of their own at most."""
@@ -189,6 +189,6 @@ def _drawing(module: Module, lines: dict[int, tuple[Item, dict[Item, None]]]) ->
     for value, (source, targets) in lines.items():
         drawing.nets.append((value, Net(number[source], tuple(number[target] for target in targets))))
     widths = [BEND if isinstance(item, Port) else BOX for item in items]
-    below = range(len(items) - len(leaving), len(items))
-    drawing.layers = layered(widths, [net for _, net in drawing.nets], range(len(entering)), below)
+    nets, last = [net for _, net in drawing.nets], range(len(items) - len(leaving), len(items))
+    drawing.layers = layered(widths, nets, rows_of(len(items), nets, range(len(entering)), last))
     return drawing

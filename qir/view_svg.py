@@ -8,13 +8,21 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import networkx as nx
+
 from qir.graph import Graph
-from qir.layered import Layers, Net, layered
+from qir.layered import Layers, Net, layered, rows_of
 from qir.view_modules import BOX, Drawing, Module, Read, drawings, modules_of
 from qir.view_records import Data, markup
 from qir.view_stages import Stage, Stages, stages_of
 
-HEIGHT, ROW_GAP, MARGIN, HEADING = 46.0, 30.0, 24.0, 46.0
+HEIGHT, ROW_GAP, MARGIN, HEADING, LEGEND = 46.0, 30.0, 24.0, 46.0, 30.0
+
+KINDS = ("float", "integer", "quantizer", "move", "opaque")
+"""What the legend explains."""
+
+WIDE, NARROW = 8.7, 6.3
+"""How wide a letter of a title and of the smaller texts is, at most on average."""
 
 MOST_BOXES = 150
 """A notebook shows the modules of a larger graph closed."""
@@ -50,9 +58,13 @@ class Picture(NamedTuple):
 
 
 def svg(graphs: Mapping[str, Graph]) -> str:
-    """The picture of graphs side by side, below their titles. Quantizers of weights are told by their readers."""
+    """The picture of graphs side by side, below their titles; what is the same operation stands at the same height.
+
+    Quantizers of weights are told by their readers.
+    """
     stages = stages_of(graphs)
-    pictures = [_flat(stage, stages) for stage in stages.stages]
+    row = _common_rows(stages.stages)
+    pictures = [_flat(stage, stages, row) for stage in stages.stages]
     return _drawn([stage.title for stage in stages.stages], pictures)
 
 
@@ -60,7 +72,7 @@ def notebook(graph: Graph) -> str:
     """The graph in a frame that scrolls; one that is too large with its modules closed, or told in a line."""
     stages = stages_of({f"@{graph.name}": graph})
     stage = stages.stages[0]
-    picture = _flat(stage, stages) if len(stage.leaves) <= MOST_BOXES else _closed(stage)
+    picture = _flat(stage, stages, {}) if len(stage.leaves) <= MOST_BOXES else _closed(stage)
     if len(picture.faces) > MOST_BOXES:
         return f"<pre>{markup(repr(graph))}: too large to show here; qir.view(graph, 'page.html') writes a page</pre>"
     return f"<div style='max-height: 40rem; overflow: auto'>{_drawn([stage.title], [picture])}</div>"
@@ -69,15 +81,33 @@ def notebook(graph: Graph) -> str:
 # -- what is drawn ---------------------------------------------------------------------------------------------------
 
 
-def _flat(stage: Stage, stages: Stages) -> Picture:
-    """Every leaf of the stage, but for the quantizers of weights."""
-    sources = {reader for read in stage.reads for reader in read.readers}
-    shown = [leaf for leaf, data in enumerate(stage.leaves) if data["kind"] != "quantizer" or leaf in sources]
+def _common_rows(stages: Sequence[Stage]) -> Mapping[int, int]:
+    """A row for every operation, by its lasting number, in which all lines of all stages lead down.
+
+    Empty where there is none, because two stages compute the same in another order.
+    """
+    lines = nx.DiGraph()
+    for stage in stages:
+        same = stage.same_as
+        lines.add_edges_from((same[read.source], same[reader]) for read in stage.reads for reader in read.readers)
+    if not nx.is_directed_acyclic_graph(lines):
+        return {}
+    order = {number: place for place, number in enumerate(nx.lexicographical_topological_sort(lines))}
+    nets = [Net(order[source], tuple(order[reader] for reader in readers)) for source, readers in lines.adj.items()]
+    rows = rows_of(len(order), nets)
+    return {number: rows[place] for number, place in order.items()}
+
+
+def _flat(stage: Stage, stages: Stages, row: Mapping[int, int]) -> Picture:
+    """Every leaf of the stage, but for the quantizers of weights, in the rows given for lasting numbers."""
+    readers = {reader for read in stage.reads for reader in read.readers}
+    shown = [leaf for leaf, data in enumerate(stage.leaves) if data["kind"] != "quantizer" or leaf in readers]
     number = {leaf: position for position, leaf in enumerate(shown)}
     quantized = {leaf["name"]: leaf for position, leaf in enumerate(stage.leaves) if position not in number}
     nets = [_net(read, number) for read in stage.reads if read.source in number]
     faces = [_face(stage.leaves[leaf], quantized, stages.tables.encodings.rows) for leaf in shown]
-    return Picture(faces, nets, layered([BOX] * len(shown), nets))
+    given = [row.get(stage.same_as[leaf], 0) for leaf in shown] if row else None
+    return Picture(faces, nets, layered([BOX] * len(shown), nets, given))
 
 
 def _net(read: Read, number: Mapping[int, int]) -> Net:
@@ -97,7 +127,7 @@ def _closed(stage: Stage) -> Picture:
 
 
 def _face(leaf: Data, quantized: Mapping[str, Data], encodings: Sequence[Data]) -> Face:
-    right = leaf["gives"][0][1] if leaf["gives"] else ""
+    right = leaf["gives"][0][1] if leaf["gives"] else leaf["reads"][0].get("type", "") if leaf["reads"] else ""
     if "encoding" in leaf:
         right = encodings[leaf["encoding"]]["dtype"]
     weights = [quantized[read["name"]] for read in leaf["reads"] if read is not None and read.get("name") in quantized]
@@ -112,7 +142,8 @@ def _face(leaf: Data, quantized: Mapping[str, Data], encodings: Sequence[Data]) 
 def _drawn(titles: Sequence[str], pictures: Sequence[Picture]) -> str:
     """The SVG of pictures below their titles."""
     width = sum(picture.width for picture in pictures) + MARGIN * 2 * (len(pictures) + 1) - MARGIN * 2
-    height = max(picture.height for picture in pictures) + HEADING + MARGIN * 2
+    kinds = [kind for kind in KINDS if any(face.kind == kind for picture in pictures for face in picture.faces)]
+    height = max(picture.height for picture in pictures) + HEADING + MARGIN * 2 + (LEGEND if kinds else 0)
     size = f"viewBox='0 0 {width:g} {height:g}' width='{width:g}' height='{height:g}'"
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' {size}>",
@@ -126,6 +157,7 @@ def _drawn(titles: Sequence[str], pictures: Sequence[Picture]) -> str:
         parts += _lines(picture, left, MARGIN + HEADING)
         parts += _boxes(picture, left, MARGIN + HEADING)
         left += picture.width + MARGIN * 2
+    parts += _legend(kinds, height - MARGIN)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -144,6 +176,13 @@ def color(name: str) -> str:
 def _heads() -> str:
     marker = "<marker id='head' viewBox='0 0 8 8' refX='7' refY='4' markerWidth='7' markerHeight='7' orient='auto'>"
     return f"<defs>{marker}<path d='M0,0 L8,4 L0,8 z' fill='{color('wire')}'/></marker></defs>"
+
+
+def _legend(kinds: Sequence[str], y: float) -> Iterator[str]:
+    for number, kind in enumerate(kinds):
+        x, paint = MARGIN + 96 * number, f"fill='{color(f'{kind}-fill')}' stroke='{color(f'{kind}-line')}'"
+        yield f"<rect x='{x:g}' y='{y - 11:g}' width='16' height='12' rx='3' {paint}/>"
+        yield _text(x + 23, y, kind, 12, color("muted"), "start")
 
 
 def _top(row: int) -> float:
@@ -178,13 +217,18 @@ def _boxes(picture: Picture, left: float, top: float) -> Iterator[str]:
             f"fill='{color(face.kind + '-fill')}' stroke='{color(face.kind + '-line')}' stroke-width='1.4'/>"
         )
         words = color(f"{face.kind}-text")
-        yield _text(x + inner, y + 20, _cut(face.title, 14), 14, words, "start", bold=True)
-        yield _text(x + BOX - inner, y + 20, _cut(face.right, 18), 11, words, "end")
-        yield _text(x + inner, y + 37, _cut(face.under, 31), 11.5, words, "start")
+        title = _cut(face.title, (BOX - 2 * inner) / WIDE)
+        yield _text(x + inner, y + 20, title, 14, words, "start", bold=True)
+        right = _cut(face.right, (BOX - 2 * inner - 8 - WIDE * len(title)) / NARROW)
+        yield _text(x + BOX - inner, y + 20, right, 11, words, "end")
+        yield _text(x + inner, y + 37, _cut(face.under, (BOX - 2 * inner) / NARROW), 11.5, words, "start")
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _cut(text: str, most: float) -> str:
+    """The text, or its beginning; nothing where there is hardly room for any."""
+    if len(text) <= most:
+        return text
+    return f"{text[: int(most) - 1]}…" if most >= 5 else ""
 
 
 def _text(x: float, y: float, words: str, size: float, fill: str, anchor: str, *, bold: bool = False) -> str:

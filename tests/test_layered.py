@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qir.layered import GAP, Layers, Net, layered
+from qir.layered import GAP, Layers, Net, layered, rows_of
 from qir.view_modules import Drawing, Module, Port, Read, containers, drawings, modules_of, path_of
 
 
@@ -52,7 +52,7 @@ def test_the_first_are_at_the_top_and_the_last_at_the_bottom(case: tuple[int, li
     count, found = case
     first = [item for item in range(count) if all(item not in net.targets for net in found)][:1]
     last = [item for item in range(count) if all(item != net.source for net in found) and item not in first][-1:]
-    layers = layered([100.0] * count, found, first, last)
+    layers = layered([100.0] * count, found, rows_of(count, found, first, last))
     check(layers, count, found)
     assert set(first) == {item for item in layers.rows[0] if item < count} or not first
     assert not last or layers.row[last[0]] == len(layers.rows) - 1
@@ -91,6 +91,8 @@ def test_what_reads_nothing_stands_right_above_its_reader() -> None:
 def test_a_circle_is_refused() -> None:
     with pytest.raises(ValueError, match="item 1 leads back to 0"):
         layered([100.0] * 2, [Net(1, (0,))])
+    with pytest.raises(ValueError, match="item 0 leads up to 1"):
+        layered([100.0] * 2, [Net(0, (1,))], [1, 0])
 
 
 def test_nothing_is_drawn_of_nothing() -> None:

@@ -258,7 +258,7 @@ def test_a_picture_has_a_box_for_every_node_and_a_line_for_every_reader(tmp_path
     qir.view({"float": qir.parse(NET), "quantized": qir.parse(QUANTIZED)}, tmp_path / "both.svg")
     root = ElementTree.parse(tmp_path / "both.svg").getroot()
     space = "{http://www.w3.org/2000/svg}"
-    assert len(root.findall(f"{space}rect")) == 1 + 5 + 5
+    assert len(root.findall(f"{space}rect")) == 1 + 5 + 5 + 3
     assert len(root.findall(f"{space}path")) == 4 + 4
     words = [text.text for text in root.findall(f"{space}text")]
     assert {"float", "quantized", "MatMul", "fc  ·  weights i8"} <= set(words)

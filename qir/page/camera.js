@@ -1,7 +1,7 @@
 "use strict";
 // Moving over the graph: a camera has the page coordinates of its left upper corner, and a scale.
 const camera = { x: 0, y: 0, scale: 1 };
-const SMALLEST = 0.004, LARGEST = 3;
+const SMALLEST = 0.004, LARGEST = 3, LEGEND = 60;
 
 /** Zoom by a factor; what is at (x, y) of the canvas stays there. */
 function zoom(factor, x, y) {
@@ -14,8 +14,8 @@ function zoom(factor, x, y) {
 /** Show all of the scene. */
 function fit(canvas, scene) {
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-  camera.scale = Math.min(1.2, Math.max(SMALLEST, Math.min((width - 40) / scene.width, (height - 40) / scene.height)));
-  centre(canvas, scene.width / 2, scene.height / 2);
+  camera.scale = Math.min(1.2, Math.max(SMALLEST, Math.min((width - 40) / scene.width, (height - 20 - LEGEND) / scene.height)));
+  centre(canvas, scene.width / 2, scene.height / 2 + (LEGEND - 20) / 2 / camera.scale);
 }
 
 /** Show the beginning, large enough to read. */

@@ -129,7 +129,7 @@ function aboutStage(view) {
   nodes.forEach((record) => operators.set(record.op, (operators.get(record.op) || 0) + 1));
   const marked = view.marks.map((mark, leaf) => [mark, leaf]).filter(([mark]) => mark), notes = view.stage.notes.filter((note) => note.about === null);
   const border = (kind) => view.leaves.map((record, leaf) => [record, leaf]).filter(([record]) => record.kind === kind).map(([record, leaf]) => [nodeLink(view, leaf), make("code", {}, (record.gives[0] || [0, record.reads[0].type])[1] || "")]);
-  return [make("h2", {}, view.stage.title), make("p", {}, `${nodes.length} operations`),
+  return [make("h2", {}, view.side === "before" ? `before ${DATA.stages[view.number].title}` : view.stage.title), make("p", {}, `${nodes.length} operations`),
     ...part("Inputs", pairs(border("input"))), ...part("Outputs", pairs(border("output"))),
     ...(marked.length ? part(`What the pass did (${marked.length})`, ...marked.slice(0, 200).map(([mark, leaf]) => make("p", {}, make("span", { class: mark }, `${SIGNS[mark]} `), nodeLink(view, leaf), ` ${view.leaves[leaf].op}`))) : []),
     ...part("Operators", pairs([...operators].sort((a, b) => b[1] - a[1]).map(([op, count]) => [op, String(count)]))),

@@ -26,14 +26,14 @@ function draw(canvas, scene, camera, look) {
   context.fillRect(0, 0, width, height);
   context.setTransform(ratio * camera.scale, 0, 0, ratio * camera.scale, -ratio * camera.scale * camera.x, -ratio * camera.scale * camera.y);
   const seen = { left: camera.x, top: camera.y, right: camera.x + width / camera.scale, bottom: camera.y + height / camera.scale };
-  for (const frame of scene.frames) if (touches(frame, seen)) drawFrame(context, scene, frame, camera, look, seen);
+  for (const frame of scene.frames) if (touches(frame, seen)) drawFrame(context, scene, frame, camera, look);
   drawLines(context, scene, camera, look, seen);
   for (const box of scene.boxes) if (touches(box, seen)) drawBox(context, scene, box, camera, look);
 }
 
 const touches = (box, seen) => box.x <= seen.right && box.x + box.width >= seen.left && box.y <= seen.bottom && box.y + box.height >= seen.top;
 
-function drawFrame(context, scene, frame, camera, look, seen) {
+function drawFrame(context, scene, frame, camera, look) {
   const chosen = look.selected === frame, module = scene.view.modules[frame.module];
   context.fillStyle = frame.depth % 2 ? colors.paper : colors.frame;
   context.strokeStyle = chosen ? colors.accent : colors["frame-line"];
@@ -47,8 +47,7 @@ function drawFrame(context, scene, frame, camera, look, seen) {
   context.font = `600 ${size}px ${FONT}`;
   context.textAlign = "left";
   context.textBaseline = "middle";
-  const top = Math.min(Math.max(frame.y, seen.top), frame.y + frame.height - HEAD);
-  context.fillText(`− ${fitted(context, module.path, frame.width - 40, true)}`, Math.max(frame.x, Math.min(seen.left, frame.x + frame.width - 200)) + 10, top + HEAD / 2 + 1);
+  context.fillText(`− ${fitted(context, module.path, frame.width - 40, true)}`, frame.x + 10, frame.y + HEAD / 2 + 1);
 }
 
 function drawLines(context, scene, camera, look, seen) {
@@ -193,7 +192,7 @@ function fitted(context, text, width, end = false) {
 
 /** The whole scene, small, with the part that the camera sees. */
 function drawMap(canvas, scene, camera, view) {
-  const ratio = window.devicePixelRatio || 1, scale = Math.min(170 / scene.width, 190 / scene.height);
+  const ratio = window.devicePixelRatio || 1, scale = Math.min(0.14, 170 / scene.width, 190 / scene.height);
   const width = Math.max(24, scene.width * scale + 12), height = scene.height * scale + 12, context = canvas.getContext("2d");
   [canvas.style.width, canvas.style.height, canvas.width, canvas.height] = [`${width}px`, `${height}px`, width * ratio, height * ratio];
   const left = (width - scene.width * scale) / 2;

@@ -19,7 +19,7 @@ const KEYS = [
   ["b", "before or after the pass", () => { if (state.number) show({ number: state.number, side: state.side === "after" ? "before" : "after" }); }],
   ["t", "tables", () => drawer()],
   ["d", "light or dark", () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark")],
-  ["Escape", "select nothing", () => select(null)],
+  ["Escape", "end the search, then select nothing", () => (state.found ? found.clear() : select(null))],
   ["?", "these keys", () => byId("help").showModal()],
 ];
 

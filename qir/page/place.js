@@ -99,23 +99,27 @@ function lay(view, index, left, top, depth, inner, scene) {
 
 /** The lines of one value inside one module: the trunk past the rows, and a branch to each reader. */
 function layNet(module, index, [value, source, targets, trunk], at, inner, view, scene) {
-  const ends = [at(source), ...trunk.map(at)];
-  const from = (step) => (step ? [ends[step].x, ends[step].rowBottom] : end(module, source, value, "o", at, inner, view));
+  const ends = [at(source), ...trunk.map(at)], start = end(module, source, value, "o", at, inner, view);
+  const from = (step) => (step ? [ends[step].x, ends[step].rowBottom] : [start.x, start.y]);
   const add = (x1, y1, x2, y2, step, target) => scene.lines.push({ x1, y1, x2, y2, value, step, target, module: index });
+  if (start.inside !== start.y) add(start.x, start.inside, start.x, start.y, -1, null);
   for (let step = 1; step < ends.length; step += 1) {
     add(...from(step - 1), ends[step].x, ends[step].rowTop, step - 1, null);
     if (ends[step].rowBottom > ends[step].rowTop) add(ends[step].x, ends[step].rowTop, ends[step].x, ends[step].rowBottom, step, null);
   }
   for (const target of targets) {
     const spot = at(target), step = spot.row - ends[0].row - 1;
-    add(...from(step), ...end(module, target, value, "i", at, inner, view), step, module.items[target]);
+    const { x, y, inside } = end(module, target, value, "i", at, inner, view);
+    add(...from(step), x, y, step, module.items[target]);
+    if (inside !== y) add(x, y, x, inside, step, module.items[target]);
   }
 }
 
-/** Where a line meets an item: in the middle of its border, or where the value enters or leaves inside an open module. */
+/** Where a line meets the border of an item, and how far `inside` it goes on: to where an open module takes it over. */
 function end(module, item, value, side, at, inner, view) {
-  const spot = at(item), code = module.items[item], number = typeof code === "number" && code < 0 ? -1 - code : null;
-  if (number === null || !inner.has(number)) return [spot.x, side === "i" ? spot.top : spot.top + spot.height];
+  const spot = at(item), y = side === "i" ? spot.top : spot.top + spot.height, code = module.items[item];
+  const number = typeof code === "number" && code < 0 ? -1 - code : null;
+  if (number === null || !inner.has(number)) return { x: spot.x, y, inside: y };
   const inside = inner.get(number), port = view.modules[number].items.indexOf(`${side}${value}`);
-  return [spot.x - inside.anchor + inside.x[port], side === "i" ? spot.top + HEAD : spot.top + spot.height - PAD];
+  return { x: spot.x - inside.anchor + inside.x[port], y, inside: side === "i" ? y + HEAD : y - PAD };
 }

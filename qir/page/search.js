@@ -74,6 +74,11 @@ function searchField({ view, chosen, changed }) {
     } else field.removeAttribute("aria-activedescendant");
   }
 
+  function clear() {
+    field.value = "";
+    refresh();
+  }
+
   function choose(leaf) {
     list.hidden = true;
     chosen(leaf);
@@ -89,11 +94,10 @@ function searchField({ view, chosen, changed }) {
       mark();
     } else if (event.key === "Enter" && found.length) choose(found[current]);
     else if (event.key === "Escape") {
-      field.value = "";
-      refresh();
+      clear();
       byId("graph").focus();
     } else return;
     event.preventDefault();
   });
-  return { refresh };
+  return { refresh, clear };
 }

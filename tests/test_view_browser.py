@@ -1,0 +1,285 @@
+"""The page of `qir view` in a real browser: what it shows, that it is quick, that hostile models do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qir
+from qir import Graph, Pipeline, Stages
+from qir.view_svg import notebook
+from tests.browser import Opened, chromium
+from tests.test_view import HOSTILE
+
+Open = Callable[..., Opened]
+
+SIZE = {"width": 1500, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Open]:
+    """Opens a page, and holds it at the end to have complained of nothing."""
+    pages: list[Opened] = []
+
+    def open_page(path: Path, fragment: str = "", **options: Any) -> Opened:
+        pages.append(Opened(browser.new_page(viewport=SIZE, **options), path, fragment))
+        return pages[-1]
+
+    yield open_page
+    for one in pages:
+        one.page.close()
+        assert one.complaints == []
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a small residual network, step by step."""
+    torch = pytest.importorskip("torch")
+    from tests.residual import Residual
+
+    torch.manual_seed(0)
+    data, stages = [torch.randn(8, 3, 16, 16)], Stages()
+    qir.quantize(Residual().eval(), data=data, watch=[stages])
+    path = tmp_path_factory.mktemp("view") / "residual.html"
+    qir.view(stages, path, data=data, target="ort-x86-vnni")
+    return path
+
+
+def large(count: int) -> Graph:
+    """Blocks of layers of ten operators, with lines past each layer."""
+    graph = Graph("large")
+    value = skip = graph.input("x", qir.parse("graph @g(%x: f32[1,64,16,16]) {\n  return %x\n}").inputs[0].type)
+    for number in range(count):
+        path = f"block{number // 100}.layer{number // 10 % 10}.op{number % 10}"
+        locs = (qir.Loc("net.py", number + 1, path.rpartition(".")[0]),)
+        if number % 10 == 9:
+            value = skip = graph.add("Add", [value, skip], module=path, hint=f"v{number}", locs=locs).result
+        else:
+            op = ("Relu", "Sigmoid", "Tanh", "Neg")[number % 4]
+            value = graph.add(op, [value], module=path, hint=f"v{number}", locs=locs).result
+    graph.outputs = [value]
+    return graph
+
+
+# -- what it shows ---------------------------------------------------------------------------------------------------
+
+
+def test_the_last_stage_is_shown_with_what_its_pass_did(opened: Open, quantized: Path) -> None:
+    page = opened(quantized)
+    assert page.ask("document.title") == "residual"
+    assert page.ask("current().stage.title") == "calibrate"
+    shown = page.page.inner_text("#stages")
+    assert "10. insert-quantizers" in shown
+    assert "removed" in shown
+    marks = page.ask("[...new Set(current().leaves.filter((r, leaf) => current().marks[leaf]).map((r) => r.kind))]")
+    assert marks == ["quantizer"]
+    page.picture("stages")
+
+
+def test_before_and_after_mark_what_went_and_what_came(opened: Open, quantized: Path) -> None:
+    page = opened(quantized)
+    page.page.click("text=fold-batch-norm")
+    assert page.ask("counts(state.number)")["removed"] == 3
+    page.press("b")
+    assert (
+        page.ask("current().leaves.filter((r, leaf) => current().marks[leaf] === 'removed').map((r) => r.op)")
+        == ["BatchNormalization"] * 3
+    )
+    page.press("e")
+    page.picture("before")
+    page.press("]")
+    assert page.ask("[state.number, state.side]") == [page.ask("state.number"), "after"]
+
+
+def test_search_finds_by_name_operator_line_and_path(opened: Open, quantized: Path) -> None:
+    page = opened(quantized)
+    for words, found in (("op:conv", "Conv"), ("block.conv1 kind:integer", "Conv"), ("op:maxpool", "MaxPool")):
+        page.search(words)
+        assert page.page.inner_text("#results li >> nth=0").startswith(found), words
+        page.press("Escape")
+    page.search("line:residual.py op:conv")
+    assert page.page.inner_text("#count") == "3 found"
+    page.press("Enter")
+    assert page.ask("current().leaves[state.selected.leaf].op") == "Conv"
+    assert "node=" in page.ask("location.hash")
+    page.press("Escape")
+
+
+def test_a_node_tells_everything_about_itself(opened: Open, quantized: Path) -> None:
+    page = opened(quantized)
+    page.search("block.relu.output")
+    page.press("Enter")
+    told = page.page.inner_text("#detail")
+    for words in ("qir.Quantize", "ENCODING", "u8", "zero point", "SIGNAL TO QUANTIZATION NOISE", "dB", "READ BY"):
+        assert words in told, words
+    assert page.page.locator("#detail svg.chart rect").count() > 10
+    page.press("Escape")
+    page.picture("node")
+    page.press("ArrowUp")
+    told = page.page.inner_text("#detail")
+    assert "residual.py" in told
+    assert "self.conv1(x)" in told
+    assert "insert-quantizers done" in told
+
+
+def test_a_link_leads_to_a_node(opened: Open, quantized: Path) -> None:
+    name = "block_conv2"
+    page = opened(quantized, f"#node={name}")
+    assert page.ask("current().leaves[state.selected.leaf].name") == name
+    page = opened(quantized, f"#{name}")
+    assert page.ask("current().leaves[state.selected.leaf].name") == name
+    page = opened(quantized, f"#stage=1&node={name}")
+    assert page.ask("[state.number, current().leaves[state.selected.leaf].name]") == [1, name]
+
+
+def test_tables_sort_and_lead_to_nodes(opened: Open, quantized: Path) -> None:
+    page = opened(quantized)
+    page.press("t")
+    page.page.click("role=tab[name=/Quantizers/]")
+    page.page.click("role=columnheader[name=/SQNR/] >> button")
+    cells = page.page.locator("#tables tbody td:nth-child(9)").all_inner_texts()
+    numbers = [float("inf") if cell == "exact" else float(cell) for cell in cells]
+    assert len(numbers) > 8
+    assert numbers == sorted(numbers, reverse=True)
+    page.page.click("#tables tbody tr[tabindex] >> nth=0")
+    assert page.ask("current().leaves[state.selected.leaf].op") == "qir.Quantize"
+    page.picture("tables")
+    page.page.fill("#tables input", "weight")
+    assert page.page.locator("#tables tbody tr[tabindex]").count() == 4
+
+
+def test_modules_open_and_close(opened: Open, quantized: Path) -> None:
+    page = opened(quantized)
+    page.press("c")
+    closed = page.ask("state.scene.boxes.length")
+    page.press("e")
+    assert page.ask("state.scene.boxes.length") == page.ask("current().leaves.length") > closed
+    page.press("c")
+    left, top = page.ask(TITLE)
+    page.page.mouse.dblclick(left, top)
+    assert page.ask("state.open.size") == 1
+    page.press("Enter")
+    assert page.ask("state.open.size") == 0
+
+
+def test_keys_lead_along_lines_and_are_told_to_screen_readers(opened: Open, quantized: Path) -> None:
+    page = opened(quantized, "#conv")
+    page.press("ArrowDown")
+    assert page.page.inner_text("#live").startswith("Relu")
+    page.press("?")
+    assert page.page.locator("#help").is_visible()
+    page.press("Escape")
+    names = page.page.locator("button:visible").evaluate_all(
+        "(all) => all.map((one) => one.innerText || one.ariaLabel)"
+    )
+    assert all(names)
+
+
+def test_there_is_light_and_dark(opened: Open, quantized: Path) -> None:
+    page = opened(quantized, "#block_conv2", color_scheme="dark")
+    assert page.ask("document.documentElement.dataset.theme") == "dark"
+    page.press("e")
+    page.picture("dark")
+    page.press("d")
+    assert page.ask("colors.panel") == "#ffffff"
+
+
+# -- where things stand ----------------------------------------------------------------------------------------------
+
+TITLE = """(() => {
+  const box = state.scene.boxes.find((box) => box.module !== null), { left, top } = canvas.getBoundingClientRect();
+  return [left + (box.x + 20 - camera.x) * camera.scale, top + (box.y + 10 - camera.y) * camera.scale];
+})()"""
+
+OVERLAPS = """(() => {
+  const sides = (box) => [box.x, box.y, box.x + box.width, box.y + box.height];
+  const all = [...state.scene.boxes, ...state.scene.frames].map((box) => [box.leaf === null, ...sides(box)]);
+  const apart = ([, a, b, c, d], [, e, f, g, h]) => c <= e || g <= a || d <= f || h <= b;
+  const holds = ([frame, a, b, c, d], [, e, f, g, h]) => frame && a <= e && b <= f && c >= g && d >= h;
+  const clash = (a, b) => !apart(a, b) && !holds(a, b) && !holds(b, a);
+  return all.flatMap((a, i) => all.slice(i + 1).filter((b) => clash(a, b))).length;
+})()"""
+
+UPWARDS = "state.scene.lines.filter((line) => line.y2 < line.y1).length"
+
+
+def test_whatever_is_open_nothing_overlaps(opened: Open, quantized: Path) -> None:
+    page = opened(quantized)
+    modules = page.ask("current().modules.slice(1).map((module) => module.path)")
+    random = np.random.default_rng(0)
+    for _ in range(30):
+        chosen = [path for path in modules if random.random() < 0.5]
+        page.ask(f"(() => {{ state.open = new Set({chosen!r}); arrange(); }})()")
+        assert page.ask(OVERLAPS) == 0
+        assert page.ask(UPWARDS) == 0
+    page.press("e")
+    assert page.ask(OVERLAPS) == 0
+
+
+# -- size, and hostile models ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_large_graphs_are_drawn_and_searched_in_less_than_a_second(opened: Open, tmp_path: Path, count: int) -> None:
+    graph, stages = large(count), Stages()
+    Pipeline.parse("lift-functionals", graph).run(graph, [stages])
+    qir.view(stages, tmp_path / "large.html")
+    page = opened(tmp_path / "large.html")
+    assert page.longest("start") < 1000
+    page.press("e", "f")
+    assert page.ask("state.scene.boxes.length") == count + 2
+    assert page.longest("place") < 1000
+    page.search(f"line:net.py:{count // 2}")
+    assert page.page.inner_text("#results li >> nth=0").split() == [
+        "Add",
+        f"%v{count // 2 - 1}",
+        f"net.py:{count // 2}",
+    ]
+    page.press("Enter", "t")
+    page.picture(f"large-{count}")
+    for what in ("search", "draw", "table"):
+        assert page.longest(what) < 1000, what
+
+
+def test_hostile_text_does_nothing(opened: Open, tmp_path: Path) -> None:
+    graph = Graph(HOSTILE)
+    x = graph.input(HOSTILE)
+    locs = (qir.Loc(f"{HOSTILE}.py", 3, HOSTILE),)
+    value = graph.add("Relu", [x], module=HOSTILE, hint=HOSTILE, locs=locs).result
+    value = graph.add(
+        "foo.bar", [value], {"note": HOSTILE}, hint="a" * 20_000, types=[x.type], module="b" * 20_000
+    ).result
+    graph.outputs = [value]
+    qir.view({HOSTILE: graph, "again": graph}, tmp_path / "hostile.html", title=HOSTILE)
+    page = opened(tmp_path / "hostile.html")
+    for keys in (["e"], ["t"], ["b"], ["["], ["]"]):
+        page.press(*keys)
+    for leaf in range(4):
+        page.ask(f"go({leaf})")
+    page.search("script")
+    page.press("Enter")
+    page.picture("hostile")
+    assert page.ask("window.hacked === undefined")
+    assert page.page.locator("img").count() == 0
+    (tmp_path / "notebook.html").write_bytes(f"<!doctype html><meta charset=utf-8>{notebook(graph)}".encode())
+    page = opened(tmp_path / "notebook.html")
+    assert page.ask("window.hacked === undefined")
+    assert page.page.locator("img").count() == 0
+
+
+def test_a_picture_is_drawn(opened: Open, tmp_path: Path, quantized: Path) -> None:
+    graph = large(12)
+    (tmp_path / "graph.html").write_bytes(f"<!doctype html><meta charset=utf-8>{notebook(graph)}".encode())
+    page = opened(tmp_path / "graph.html")
+    assert page.page.locator("svg rect").count() == 16
+    page.picture("notebook")
