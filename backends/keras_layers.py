@@ -120,6 +120,22 @@ class SharedLayer(keras.Layer):  # type: ignore[misc]
         return cls(**{**config, "layer": keras.saving.deserialize_keras_object(config["layer"])})
 
 
+@keras.saving.register_keras_serializable("qir")
+class ChoiceLayer(keras.Layer):  # type: ignore[misc]
+    """The first of two tensors in inference, the second in training."""
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**{**config, "autocast": False})
+        self.supports_masking = True
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """One of the two."""
+        return inputs[1] if training else inputs[0]
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        """Nothing: a computed tensor has no mask."""
+
+
 def function_named(name: str) -> Callable[..., Any]:
     """The function of Keras with this dotted name, such as `ops.matmul`."""
     function: Callable[..., Any] = reduce(getattr, name.split("."), keras)

@@ -10,9 +10,10 @@ from typing import Any
 import keras
 
 from qir.attributes import Port
-from qir.backends.keras_layers import FunctionLayer, Number, SharedLayer
+from qir.backends.keras_layers import ChoiceLayer, FunctionLayer, Number, SharedLayer
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
+from qir.keras_signature import KerasSignature
 from qir.nests import map_nested
 from qir.types import ScalarType
 
@@ -40,15 +41,15 @@ class _Emitter:
 
     def run(self) -> keras.Model:
         """The model."""
-        structure, described = self.graph.signature
-        for value, keywords in zip(self.graph.inputs, described, strict=True):
+        signature: KerasSignature = self.graph.signature
+        for value, keywords in zip(self.graph.inputs, signature.inputs, strict=True):
             self.known[value] = keras.Input(**keywords)
         for node in self.nodes:
             if isinstance(node.host, keras.Layer):
                 self._copy(node)
         for node in self.nodes:
             self._call(node)
-        inputs = map_nested(structure, lambda port: self.known[self.graph.inputs[port.index]])
+        inputs = map_nested(signature.structure, lambda port: self.known[self.graph.inputs[port.index]])
         arrangement = Port(0) if self.graph.structure is None else self.graph.structure
         outputs = map_nested(arrangement, lambda port: self.known[self.graph.outputs[port.index]])
         model = keras.Model(inputs, outputs, name=self.graph.name)
@@ -100,7 +101,7 @@ class _Emitter:
         """The results of a function of Keras as a layer; one that reads no tensor has the model's first input."""
         home, _, function = op.partition(".")
         if home != "keras":
-            raise QirError(f"{op} is no call of Keras", operands[0].node, help="emit the graph of whole calls")
+            raise QirError(f"{op} is no call of Keras", stage="emit", help="emit a graph of whole calls")
         tensors = [value for value in operands if value.weight is None and not isinstance(value.type, ScalarType)]
         tensors = list(dict.fromkeys([*tensors, *(of for value in operands for of in _measured(value))]))
         tensors = tensors or self.graph.inputs[:1]
@@ -111,6 +112,8 @@ class _Emitter:
             return _operand(operands[part.index], place) if isinstance(part, Port) else part
 
         weights = list(map(self._described, held.values()))
+        if function == "ops.TrainingChoice":
+            return ChoiceLayer(name=name)([self.known[value] for value in tensors])
         layer = FunctionLayer(function, map_nested(args, moved), map_nested(kwargs, moved), weights, name=name)
         layer.build()
         for index, variable in enumerate(each for each in held.values() if id(each) not in self.places):

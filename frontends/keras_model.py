@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -9,13 +10,15 @@ import keras
 from qir.attributes import Port
 from qir.facts import computes
 from qir.frontends.keras_calls import opaque, typed
-from qir.frontends.keras_inputs import described_input, inputs_of
+from qir.frontends.keras_inputs import Inputs, described_input, inputs_of
 from qir.frontends.keras_lowerings import KerasBuilder, call_of, public_function, type_of_tensor
 from qir.frontends.keras_sizes import Size, value_of
 from qir.frontends.keras_table import lowers
-from qir.frontends.keras_trace import Call, Trace, opened, trace
+from qir.frontends.keras_trace import Call, Trace, Whole, indices_among, is_keras_own, opened, trace
+from qir.frontends.keras_training import joined
 from qir.frontends.keras_weights import KerasWeights
 from qir.graph import Graph, Node, Value
+from qir.keras_signature import KerasSignature
 from qir.lowering import Unlowered, bound, tried
 
 
@@ -23,13 +26,32 @@ def import_keras(model: keras.Model, input_layer: Any = None) -> Graph:
     """The graph of a Keras model in inference, in ONNX's vocabulary.
 
     A layer that nothing lowers is the operations that its own code calls; what nothing lowers then is opaque.
+    `input_layer` is a `keras.Input`, or a list or dict of them, for a model that was never called.
     """
-    return _Lowering(trace(model, inputs_of(model, input_layer)), model.name).run()
+    return _Lowering(_traced(model, input_layer)[1], model.name).run()
 
 
-def import_whole_calls(model: keras.Model, input_layer: Any = None) -> Graph:
-    """The graph of a Keras model in which every call of one of Keras's layers or operations is one opaque node."""
-    return _Importer(trace(model, inputs_of(model, input_layer)), model.name).run()
+def import_whole_calls(model: keras.Model, input_layer: Any = None, whole: Whole = is_keras_own) -> Graph:
+    """The graph of a Keras model in which every call of one of Keras's layers or operations is one opaque node.
+
+    So are calls of the layers of which `whole` is true. Where the model does something else in training, both are in
+    the graph.
+    """
+    inputs, inference = _traced(model, input_layer, whole)
+    training = trace(model, inputs, whole, training=True, names=inference.names)
+    graph = _Importer(joined(inference, training), model.name).run()
+    graph.signature = replace(graph.signature, spread=inputs.spread)
+    return graph
+
+
+def _traced(model: keras.Model, input_layer: Any, whole: Whole = is_keras_own) -> tuple[Inputs, Trace]:
+    """The model's inputs, and what it does with them in inference; inputs of unknown dtype that only index are i32."""
+    inputs = inputs_of(model, input_layer)
+    traced = trace(model, inputs, whole)
+    if inputs.guessed and (found := indices_among(traced)):
+        inputs = inputs.with_indices(found)
+        traced = trace(model, inputs, whole, names=traced.names)
+    return inputs, traced
 
 
 class _Importer:
@@ -49,7 +71,7 @@ class _Importer:
         described = [described_input(tensor) for tensor in keras.tree.flatten(self.trace.inputs)]
         for tensor, keywords in zip(keras.tree.flatten(self.trace.inputs), described, strict=True):
             self.known[id(tensor)] = self.graph.input(keywords["name"] or "input", type_of_tensor(tensor))
-        self.graph.signature = _ports_of(self.trace.inputs), described
+        self.graph.signature = KerasSignature(_ports_of(self.trace.inputs), described)
         for call in self.trace.calls:
             self.add(call)
         self.graph.outputs = [self.value(tensor) for tensor in keras.tree.flatten(self.trace.outputs)]
@@ -61,12 +83,21 @@ class _Importer:
 
     def add(self, call: Call) -> None:
         """Add the nodes of a call."""
-        args, kwargs = self._arguments(call)
-        self.note(call, keras.tree.flatten(opaque(self.builder(), call, args, kwargs, "it is to stay whole")))
+        build = self.builder()
+        values = opaque(build, call, *self._arguments(call), "it is to stay whole")
+        self.place(call, build.added)
+        self.note(call, _flat(values))
 
     def builder(self) -> KerasBuilder:
         """What nodes are built with."""
         return KerasBuilder(self.graph, self.weights.of)
+
+    def place(self, call: Call, added: list[Node]) -> None:
+        """Say where the user wrote the call that the nodes are of, and which of them is the layer."""
+        for node in added:
+            node.locs = (call.loc,) if str(call.loc) else ()
+        if call.module and (main := _main(added)) is not None:
+            main.module = call.module
 
     def note(self, call: Call, values: list[Any]) -> None:
         """From here on, these are the values of the call's tensors."""
@@ -94,7 +125,7 @@ class _Importer:
     def _erase_unread(self) -> None:
         """Leave out what no output depends on, such as masks that nothing asks for."""
         for value in reversed(list(self.known.values())):
-            node = value.node if isinstance(value, Value) else None
+            node = value.node if isinstance(value, Value) and value in self.graph.nx else None
             if node is not None and not node.erased:
                 self.graph.erase_dead(node)
 
@@ -106,16 +137,15 @@ class _Lowering(_Importer):
         """Add the nodes of a call; of those that it makes, where nothing lowers it."""
         build = self.builder()
         args, kwargs = self._arguments(call)
+        if kwargs.get("training") is False:
+            kwargs = {name: part for name, part in kwargs.items() if name != "training"}
         result = self._lowered(build, call, args, kwargs)
         if isinstance(result, Unlowered) and isinstance(call.operation, keras.Layer) and self._opened(call):
             return
         if isinstance(result, Unlowered):
             result = opaque(build, call, args, kwargs, str(result))
         values = [typed(build, value, tensor) for value, tensor in zip(_flat(result), _flat(call.outputs), strict=True)]
-        for node in build.added:
-            node.locs = (call.loc,) if str(call.loc) else ()
-        if call.module and (main := _main(build.added)) is not None:
-            main.module = call.module
+        self.place(call, build.added)
         self.note(call, values)
 
     def _lowered(self, build: KerasBuilder, call: Call, args: Any, kwargs: Any) -> Any:

@@ -140,6 +140,15 @@ class Attributes:
             vars(layer).update(self.real.pop(id(layer), {}))
 
     @contextmanager
+    def replaced(self, layers: list[keras.Layer]) -> Iterator[None]:
+        """Inside, the layers have the replacements."""
+        self.replace(layers)
+        try:
+            yield
+        finally:
+            self.restore(layers)
+
+    @contextmanager
     def as_before(self, layers: list[keras.Layer]) -> Iterator[None]:
         """Inside, the layers have their variables."""
         seen: Mapping[int, dict[str, Any]] = {

@@ -10,8 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from qir.errors import Loc, QirError
+from qir.errors import Loc
+from qir.frontends.keras_errors import drawn, followed, foreign_variable, value_read
+from qir.frontends.keras_inputs import Inputs
 from qir.frontends.keras_lines import location
+from qir.frontends.keras_loops import followed_loops
 from qir.frontends.keras_names import KerasNames
 from qir.frontends.keras_patches import Attributes, layers_in, recording
 from qir.frontends.keras_sizes import Size, holds_size, result_of
@@ -55,37 +58,43 @@ def is_keras_own(layer: keras.Layer) -> bool:
 
 def trace(
     model: keras.Layer,
-    inputs: Any,
+    inputs: Inputs,
     whole: Whole = is_keras_own,
     training: bool = False,
     names: KerasNames | None = None,
 ) -> Trace:
-    """The calls that the built model makes on `inputs`.
+    """The calls that the model makes on the inputs; it is built first, if need be.
 
-    A layer of which `whole` is true is one call, others are opened. `names` are those of another trace.
+    A layer of which `whole` is true is one call, others are opened. `names` are those of another trace. Raises
+    QirError, showing the user's line, where the model's code can not be followed.
     """
     recorder = _Recorder(names or KerasNames(model), whole)
-    layers = layers_in(model)
-    with recording(recorder):
-        recorder.attributes.replace(layers)
-        try:
-            outputs = model(inputs, training=training)
-        finally:
-            recorder.attributes.restore(layers)
-    return Trace(inputs, outputs, recorder.calls, recorder.names, recorder.held)
+    with followed(model):
+        if any(not layer.built for layer in layers_in(model)):
+            inputs.call(model, inputs.nest)
+        layers = layers_in(model)
+        recorder.owned = {id(variable) for variable in model.variables}
+        with recording(recorder), recorder.attributes.replaced(layers):
+            outputs = inputs.call(model, inputs.nest, training=training)
+    return Trace(inputs.nest, outputs, recorder.calls, recorder.names, recorder.held)
+
+
+def indices_among(traced: Trace) -> set[int]:
+    """The identities of the inputs that nothing reads but embeddings and casts to integers."""
+    found = {id(tensor) for tensor in keras.tree.flatten(traced.inputs)}
+    for call in traced.calls:
+        to = getattr(call.operation, "dtype", "") if type(call.operation).__name__ in _CONVERSIONS else ""
+        if not isinstance(call.operation, keras.layers.Embedding) and "int" not in to:
+            found -= {id(tensor) for tensor in keras.tree.flatten((call.args, call.kwargs))}
+    return found
 
 
 def opened(call: Call, names: KerasNames) -> Trace:
     """The calls that the code of a layer makes for one call of it, all at the line of that call."""
     layer = call.operation
     recorder = _Recorder(names, is_keras_own, loc=call.loc)
-    layers = layers_in(layer)
-    with recording(recorder):
-        recorder.attributes.replace(layers)
-        try:
-            outputs = recorder.inside(layer, call.args, call.kwargs)
-        finally:
-            recorder.attributes.restore(layers)
+    with recording(recorder), recorder.attributes.replaced(layers_in(layer)), followed_loops():
+        outputs = recorder.inside(layer, call.args, call.kwargs)
     return Trace((call.args, call.kwargs), outputs, recorder.calls, names, recorder.held)
 
 
@@ -105,6 +114,8 @@ class _Recorder:
     met: dict[int, keras.KerasTensor] = field(default_factory=dict)
     """The tensors so far, kept alive."""
     opened: list[keras.Layer] = field(default_factory=list)
+    owned: set[int] = field(default_factory=set)
+    """The identities of the model's variables."""
     loc: Loc | None = None
     """Where the user wrote all calls, where that is known before."""
     inferring: bool = False
@@ -149,6 +160,8 @@ class _Recorder:
     def symbolic(self, argument: Any) -> Any:
         """A symbolic tensor in the place of a concrete one."""
         if isinstance(argument, keras.Variable):
+            if self.owned and id(argument) not in self.owned:
+                raise foreign_variable(argument, self.opened[-1])
             return self._symbolic(argument)
         if not (isinstance(argument, np.ndarray) or keras.ops.is_tensor(argument)):
             return argument
@@ -158,16 +171,12 @@ class _Recorder:
         """Refuse to compute with the value of a variable, which would then be no variable any more."""
         if self.inferring:
             return
-        raise QirError(
-            f"call reads the value of the variable {variable.path}, which would become a constant",
-            stage="import", help="hold the variable in an attribute of the layer whose call reads it",
-        )  # fmt: skip
+        raise value_read(variable, self.opened[-1] if self.opened else None, id(variable) in self.owned)
 
     def drawn(self) -> None:
         """Refuse random numbers that are drawn outside of a layer."""
         if not self.inferring:
-            raise QirError("call draws random numbers", stage="import",
-                           help="keep the layer whole: layers_to_exclude=[…]")  # fmt: skip
+            raise drawn(self.opened[-1])
 
     # -- how calls are noted -------------------------------------------------------------------------------------------
 
@@ -177,6 +186,8 @@ class _Recorder:
         return self.names.paths[id(self.opened[-1])] if self.opened else ""
 
     def _note(self, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any], module: str) -> Any:
+        if module == "":
+            args, kwargs = keras.tree.map_structure(self.symbolic, (args, kwargs))
         loc = self.loc or location(trace.__code__, self.scope)
         with self._shapes(operation):
             inferred = self._inferred(operation, args, kwargs)

@@ -9,6 +9,7 @@ from keyword import iskeyword
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
+from qir.api_keras import is_keras, prepare_keras
 from qir.errors import QirError
 from qir.graph import Graph, Node
 from qir.opaque_report import opaque_calls
@@ -20,6 +21,7 @@ from qir.types import UNKNOWN
 from qir.watch import Outcomes
 
 if TYPE_CHECKING:
+    import keras
     import torch
     from torch import fx, nn
 
@@ -43,7 +45,7 @@ class Preparation:
 
 
 def prepare_model(
-    model: nn.Module | torch.export.ExportedProgram,
+    model: nn.Module | torch.export.ExportedProgram | keras.Model,
     modules_to_exclude: Sequence[nn.Module] | None = None,
     module_classes_to_exclude: Sequence[type] | None = None,
     concrete_args: Mapping[str, Any] | None = None,
@@ -53,7 +55,8 @@ def prepare_model(
     importer: Importer = "auto",
     in_place: bool = False,
     decompose: bool | Sequence[str] | None = None,
-) -> fx.GraphModule:
+    input_layer: Any = None,
+) -> fx.GraphModule | keras.Model:
     """A module with the outputs of `model`, bit for bit, in which every computation is a layer called once.
 
     Functional calls become layers `module_<call>` of the module whose forward makes them; the second and later calls of
@@ -72,8 +75,13 @@ def prepare_model(
     False for none. Without it those come apart whose parts compute the same bits: recurrent cells, and an einsum of two
     operands. Attention and recurrent layers stay whole, since torch's fused kernels round otherwise than their parts.
 
+    A `keras.Model` becomes a flat Functional model by the same rules; see `qir.api_keras.prepare_keras`. It takes
+    `input_layer` (a `keras.Input`, or a list or dict of them) where it is subclassed and was never called.
+
     Raises QirError, showing the user's line, when no importer can take the model.
     """
+    if is_keras(model):
+        return prepare_keras(model, input_layer, modules_to_exclude, module_classes_to_exclude, example_inputs)
     examples = Examples(example_inputs, dict(example_keywords or {}), dict(concrete_args or {}))
     excluded: list[nn.Module | type] = [*(modules_to_exclude or ()), *(module_classes_to_exclude or ())]
     return preparation(model, examples, excluded, importer, in_place, decompose).module
