@@ -14,7 +14,8 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt "torch==2.13.0"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[torch,onnx,keras,plots]" \
-		einops hypothesis jax mypy pillow playwright pytest pytest-xdist ruff scikit-learn setuptools wheel
+		einops hypothesis jax mkdocs-material "mkdocstrings[python]" mypy pillow playwright pytest pytest-xdist ruff scikit-learn \
+		setuptools wheel
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torchvision
 	touch $(READY)
 
@@ -24,12 +25,17 @@ demo: $(READY)   ## the main job: train, quantize and check a CNN on real data; 
 test: $(READY)   ## all tests
 	$(BIN)/python -m pytest -q -n 2
 
-check: $(READY)  ## ruff, mypy --strict, the import layers and the fast tests
+check: $(READY)  ## ruff, mypy --strict, the import layers, the fast tests and the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/tree.py
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	$(MAKE) docs
+
+docs: $(READY)   ## the documentation site, in build/site; a warning is an error
+	$(BIN)/python tools/tree.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 golden: $(READY) ## rewrite the golden files, to be read with git diff
 	$(BIN)/python -m pytest -q tests/golden --update-golden
@@ -37,5 +43,5 @@ golden: $(READY) ## rewrite the golden files, to be read with git diff
 clean:           ## remove what is built, not .venv
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test check golden clean
+.PHONY: help setup demo test check docs golden clean
 .DEFAULT_GOAL := help

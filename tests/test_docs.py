@@ -3,18 +3,21 @@
 The blocks of a page run in order, in one namespace, in a folder of their own:
 
 * `python` runs. What it prints is shown in the `text` block right below it.
-* `console` holds commands of `qir`, each behind `$ `, and everything that they print.
+* `console` holds commands of `qir` and `pytest`, each behind `$ `, and everything that they print.
 * `qir` is graph text as qir prints it, valid; with a first line `// pipeline: …` it is a golden file.
-* A block whose first line is a comment with a file's name is that file. A `pyproject.toml` is installed with its entry
-  points, as `pip install -e .` does it.
+* A block whose first line is a comment with a file's name, or whose fence has a title, is that file. A
+  `pyproject.toml` is installed with its entry points, as `pip install -e .` does it. A title with a folder is a file of
+  this repository, and the block is what it holds.
 
 `pytest tests/test_docs.py --update-golden` writes what is printed into the pages, to be read with git diff.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -31,25 +34,31 @@ from qir.__main__ import main
 from qir.frontends.torch_table import lowers
 from qir.targets import target_names
 from qir.testing import checked_graph, golden_text
+from tools.generated_pages import PAGES as GENERATED
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)(?: title=\"(.*?)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"(?:#|//) (?P<file>[\w.-]+\.(?:py|qir|toml))\n")
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*\n)", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 
 
 class Block(NamedTuple):
-    """A fenced block: its language, its text, and the number of its first line in the page."""
+    """A fenced block: its language, the file that it is, its text, and where in the page that begins."""
 
     language: str
+    file: str | None
     text: str
+    start: int
     line: int
 
 
-def blocks(text: str) -> list[Block]:
-    return [Block(m[1], m[2], text.count("\n", 0, m.start()) + 2) for m in FENCE.finditer(text)]
+def blocks(text: str) -> Iterator[Block]:
+    for found in FENCE.finditer(text):
+        named = NAMED.match(found[3])
+        file = found[2] or (named["file"] if named else None)
+        yield Block(found[1], file, found[3], found.start(3), text.count("\n", 0, found.start()) + 2)
 
 
 class Reader:
@@ -64,10 +73,12 @@ class Reader:
         """Every block of the page, and what its text should be."""
         for block in blocks(page.read_text()):
             assert not self.printed or block.language == "text", f"above line {block.line} something printed is missing"
-            name = NAMED.match(block.text)
-            if name:
-                (self.folder / name["file"]).write_text(block.text)
-            if block.language == "python" and not name:
+            if block.file is not None and "/" in block.file:
+                yield block, (ROOT / block.file).read_text()
+                continue
+            if block.file is not None:
+                (self.folder / block.file).write_text(block.text)
+            if block.language == "python" and block.file is None:
                 self.run(block, page.name)
             elif block.language == "text":
                 yield block, self.printed or block.text
@@ -76,7 +87,7 @@ class Reader:
                 yield block, "".join(f"$ {command}{self.type(command)}" for command in COMMAND.findall(block.text))
             elif block.language == "qir":
                 yield block, printed_graph(block.text)
-            elif name and name["file"] == "pyproject.toml":
+            elif block.file == "pyproject.toml":
                 install(self.folder)
         assert not self.printed, "the last thing printed is missing"
 
@@ -89,11 +100,21 @@ class Reader:
     def type(self, command: str) -> str:
         """What a command prints."""
         program, *arguments = shlex.split(command.replace("\\\n", " "))
-        assert program == "qir", f"a console block holds commands of qir, not of {program}"
+        if program == "pytest":
+            return said_by_pytest(self.folder, arguments)
+        assert program == "qir", f"a console block holds commands of qir and pytest, not of {program}"
         out = StringIO()
         with redirect_stdout(out), redirect_stderr(out):
             main(arguments)
         return out.getvalue()
+
+
+def said_by_pytest(folder: Path, arguments: list[str]) -> str:
+    """What pytest prints in the folder, with one time for all machines."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    return re.sub(r" in [\d.]+s\b", " in 0.05s", done.stdout)
 
 
 def printed_graph(text: str) -> str:
@@ -134,12 +155,14 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_does_what_it_shows(page: Path, reader: Reader, request: pytest.FixtureRequest):
-    text, update = page.read_text(), request.config.getoption("--update-golden")
+    update = request.config.getoption("--update-golden")
+    followed = []
     for block, actual in reader.follow(page):
-        if update:
-            text = text.replace(f"```{block.language}\n{block.text}```", f"```{block.language}\n{actual}```", 1)
-        else:
-            assert block.text == actual, f"{page.name}:{block.line}"
+        assert update or block.text == actual, f"{page.name}:{block.line}"
+        followed.append((block, actual))
+    text = page.read_text()
+    for block, actual in reversed(followed):
+        text = text[: block.start] + actual + text[block.start + len(block.text) :]
     if update:
         page.write_text(text)
 
@@ -147,8 +170,9 @@ def test_a_page_does_what_it_shows(page: Path, reader: Reader, request: pytest.F
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path):
     text = re.sub("`[^`]*`", "", FENCE.sub("", page.read_text()))
-    missing = [link for link in LINK.findall(text) if not (page.parent / link).exists()]
-    assert not missing
+    made = {ROOT / "docs" / "reference" / f"{name}.md" for name in GENERATED}
+    links = {link: (page.parent / link).resolve() for link in LINK.findall(text)}
+    assert not [link for link, path in links.items() if not path.exists() and path not in made]
 
 
 def test_the_picture_shows_the_graphs_of_today():
@@ -161,11 +185,11 @@ def test_the_picture_shows_the_graphs_of_today():
     assert (ROOT / "docs" / "before_after.svg").read_text() == draw.picture(), "run python tools/draw.py"
 
 
-def test_the_readme_lists_every_pass_every_target_and_every_page():
+def test_the_readme_lists_every_pass_and_every_target():
     text = (ROOT / "README.md").read_text()
     listed = re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)
     assert set(registry.BUILT_IN) <= set(listed)
-    for name in (*target_names(), *(f"docs/{page.name}" for page in PAGES[1:])):
+    for name in (*target_names(), "docs/index.md"):
         assert name in text, f"README.md does not mention {name}"
 
 
