@@ -29,7 +29,7 @@ def as_tensor(value: Value, share: bool) -> Any:
     weight = value.weight
     assert weight is not None
     data = weight.data
-    if isinstance(data, torch.Tensor):
+    if isinstance(data, torch.Tensor) and not weight.arrangement:
         tensor = data if share else copied(data)
         requires_grad = data.requires_grad
     else:

@@ -27,7 +27,8 @@ def snapshot(graph: Graph, module: nn.Module) -> Graph:
         paths = [places[path] for path in value.weight.paths] if value.weight is not None else []
         tensor = next((found for path in paths if (found := _tensor(module, path)) is not None), None)
         if value.weight is not None and tensor is not None:
-            read = value.weight.read if isinstance(value.weight.data, Tensor) else _array
+            plain = isinstance(value.weight.data, Tensor) and not value.weight.arrangement
+            read = value.weight.read if plain else _array
             value.weight = replace(value.weight, data=tensor, read=read)
     held = dict(quantizers_of(module))
     encodings: dict[Encoding, Encoding] = {}

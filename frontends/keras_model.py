@@ -140,7 +140,7 @@ class _Lowering(_Importer):
         if kwargs.get("training") is False:
             kwargs = {name: part for name, part in kwargs.items() if name != "training"}
         result = self._lowered(build, call, args, kwargs)
-        if isinstance(result, Unlowered) and isinstance(call.operation, keras.Layer) and self._opened(call):
+        if isinstance(result, Unlowered) and self._opened(call):
             return
         if isinstance(result, Unlowered):
             result = opaque(build, call, args, kwargs, str(result))
@@ -156,10 +156,14 @@ class _Lowering(_Importer):
         return tried(build, None if function is None else lowers.of_function(function), args, kwargs)
 
     def _opened(self, call: Call) -> bool:
-        """Add the calls that a layer makes, in its place. Returns whether its code can be followed."""
+        """Add the calls that a layer or operation makes, in its place. Returns whether its code can be followed."""
         try:
             inner = opened(call, self.trace.names)
         except Exception:  # Keras's own code computes with its backend's tensors there
+            return False
+        if not isinstance(call.operation, keras.Layer) and any(
+            type(each.operation) is type(call.operation) for each in inner.calls
+        ):
             return False
         self.kept.append(inner)
         self.held.update(inner.held)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from qir.frontends import (  # noqa: F401  (they fill the table)
     keras_activations,
+    keras_attention,
     keras_convolutions,
+    keras_creation,
+    keras_images,
     keras_indexing,
     keras_joining,
     keras_layers,
@@ -14,6 +17,7 @@ from qir.frontends import (  # noqa: F401  (they fill the table)
     keras_padding,
     keras_pooling,
     keras_products,
+    keras_recurrent,
     keras_reductions,
     keras_shapes,
 )

@@ -90,12 +90,18 @@ def indices_among(traced: Trace) -> set[int]:
 
 
 def opened(call: Call, names: KerasNames) -> Trace:
-    """The calls that the code of a layer makes for one call of it, all at the line of that call."""
-    layer = call.operation
+    """The calls that the code of a layer or operation makes for one call of it, all at the line of that call."""
+    code = call.operation
+    layers = layers_in(code) if isinstance(code, keras.Layer) else []
     recorder = _Recorder(names, is_keras_own, loc=call.loc)
-    with recording(recorder), recorder.attributes.replaced(layers_in(layer)), followed_loops():
-        outputs = recorder.inside(layer, call.args, call.kwargs)
+    with recording(recorder), recorder.attributes.replaced(layers), followed_loops():
+        run = recorder.inside if layers else _run
+        outputs = run(code, call.args, call.kwargs)
     return Trace((call.args, call.kwargs), outputs, recorder.calls, names, recorder.held)
+
+
+def _run(operation: keras.Operation, args: Any, kwargs: Any) -> Any:
+    return operation.call(*args, **kwargs)
 
 
 _CONVERSIONS = ("Cast", "ConvertToTensor")

@@ -24,8 +24,8 @@ class Step(Protocol):
         """The array after the step."""
         ...
 
-    def back(self, array: np.ndarray) -> np.ndarray:
-        """The array before the step."""
+    def back(self, array: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """The array before the step; where the step leaves elements out, those are as in `before`."""
         ...
 
 
@@ -38,7 +38,7 @@ class Transposed:
     def of(self, array: np.ndarray) -> np.ndarray:
         return array.transpose(self.perm)
 
-    def back(self, array: np.ndarray) -> np.ndarray:
+    def back(self, array: np.ndarray, before: np.ndarray) -> np.ndarray:
         return array.transpose(np.argsort(self.perm))
 
 
@@ -52,7 +52,7 @@ class Reshaped:
     def of(self, array: np.ndarray) -> np.ndarray:
         return array.reshape(self.after)
 
-    def back(self, array: np.ndarray) -> np.ndarray:
+    def back(self, array: np.ndarray, before: np.ndarray) -> np.ndarray:
         return array.reshape(self.before)
 
 
@@ -66,8 +66,24 @@ class Taken:
     def of(self, array: np.ndarray) -> np.ndarray:
         return array.take(self.places, self.axis)
 
-    def back(self, array: np.ndarray) -> np.ndarray:
+    def back(self, array: np.ndarray, before: np.ndarray) -> np.ndarray:
         return array.take(np.argsort(self.places), self.axis)
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The part at one place of the first axis, without that axis."""
+
+    place: int
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        part: np.ndarray = array[self.place]
+        return part
+
+    def back(self, array: np.ndarray, before: np.ndarray) -> np.ndarray:
+        whole = before.copy()
+        whole[self.place] = array
+        return whole
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,7 @@ class Flipped:
     def of(self, array: np.ndarray) -> np.ndarray:
         return np.flip(array, self.axes)
 
-    def back(self, array: np.ndarray) -> np.ndarray:
+    def back(self, array: np.ndarray, before: np.ndarray) -> np.ndarray:
         return np.flip(array, self.axes)
 
 
@@ -97,8 +113,11 @@ def _read(read: Callable[[Any], np.ndarray], steps: Sequence[Step], data: Any) -
     return array
 
 
-def put_back(weight: Weight, array: np.ndarray) -> np.ndarray:
-    """`array`, which is arranged as the weight's own, as the framework holds it."""
-    for step in reversed(weight.arrangement):
-        array = step.back(array)
+def put_back(weight: Weight, array: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """`array`, which is arranged as the weight's own, as the framework holds it; `held` is what it holds now."""
+    stages = [held]
+    for step in weight.arrangement:
+        stages.append(step.of(stages[-1]))
+    for step, before in zip(reversed(weight.arrangement), reversed(stages[:-1]), strict=True):
+        array = step.back(array, before)
     return array

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import lcm
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qir.arrangements import Transposed, arranged
 from qir.errors import QirError
 from qir.onnx_traits import limits
 from qir.ops import Attribute, OpDef, declare
@@ -38,7 +38,7 @@ def _turned(graph: Graph, node: Node, weight: Value) -> Value:
         return graph.add("Transpose", [weight], {"perm": (1, 0)}, like=node, hint="weight").result
     paths = tuple(f"{path}_transposed" for path in weight.weight.paths)
     # No array of the data as it lies now: torch moves a parameter that a module shares, once it is written.
-    turned = replace(weight.weight, data=weight.weight.data.T, paths=paths)
+    turned = arranged(weight.weight, Transposed((1, 0)), paths=paths)
     return graph.weight(turned, hint=f"{weight.hint}_transposed")
 
 
@@ -147,6 +147,15 @@ STOCHASTIC_DEPTH = declare(
         attributes={"p": Attribute("FLOAT", required=True), "mode": Attribute("STRING", "batch")},
         traits=(Unary(), Stateful(), IdentityInInference()), expand=expand_identity, infer=_keeps_type,
         doc="When training, drops the whole input (`batch`) or whole rows of it (`row`) with probability `p`.",
+    )
+)  # fmt: skip
+
+
+IN_TRAINING = declare(
+    OpDef(
+        "qir.InTraining", ("x",), 1, 1, traits=(Unary(), Stateful(), IdentityInInference()),
+        expand=expand_identity, infer=_keeps_type,
+        doc="When training, what the layer of the framework makes of it that the call was imported from.",
     )
 )  # fmt: skip
 
