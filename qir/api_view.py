@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qir.api import Quantized
+import numpy as np
+
+from qir.analysis import Analysis, AnalyzedQuantizer, read_analysis
+from qir.api import Quantized, import_model
 from qir.batches import Batch
 from qir.errors import QirError
 from qir.facts import is_quantizer
@@ -15,29 +18,29 @@ from qir.files import write_bytes
 from qir.graph import Graph
 from qir.lint import lint
 from qir.rewrite import Note
+from qir.simulation import QuantizationSimModel
 from qir.view_numbers import numbers_of
 from qir.view_page import page
 from qir.view_records import Data
 from qir.view_stages import Stages, stages_of
 from qir.view_svg import svg
 
-Viewed = Graph | Quantized | Stages | Mapping[str, Graph]
-
 
 def view(
-    what: Viewed,
+    what: Any,
     path: str | Path,
     *,
     title: str | None = None,
     data: Iterable[Batch] = (),
     target: str | None = None,
-    analysis: str | Path | Mapping[str, Any] | None = None,
+    analysis: Analysis | str | Path | Mapping[str, Any] | None = None,
 ) -> None:
     """Write `what` to `path`: a page where it ends in .html, a picture where it ends in .svg.
 
-    `what` is a graph, a quantized model, the `Stages` that watched a pipeline, or graphs by title. On `data`, batches
-    as `quantize` takes them, a calibrated graph is run for histograms and signal-to-noise ratios. `target` says which
-    runtime computes what in float (that of a quantized model is known). `analysis` is what `qir analyze` wrote.
+    `what` is a graph, a model as `import_model` takes it, what `quantize` returns, a `QuantizationSimModel`, the
+    `Stages` that watched a pipeline, or graphs by title. On `data`, batches as `quantize` takes them, a calibrated
+    graph is run for histograms and signal-to-noise ratios. `target` says which
+    runtime computes what in float (that of a quantized model is known). `analysis` is what `qir analyze` found.
     Raises QirError for another ending and for data that does not fit.
     """
     path = Path(path)
@@ -52,12 +55,12 @@ def view(
 
 
 def as_page(
-    what: Viewed,
+    what: Any,
     title: str,
     *,
     data: Iterable[Batch] = (),
     target: str | None = None,
-    analysis: str | Path | Mapping[str, Any] | None = None,
+    analysis: Analysis | str | Path | Mapping[str, Any] | None = None,
 ) -> str:
     """The page that `view` writes."""
     from qir.execution import fastest
@@ -74,27 +77,24 @@ def as_page(
         stages.number_of(node): found for node, found in numbers_of(graph, fastest, data).items()
     }
     if analysis is not None:
-        _add_analysis(numbers, stages, _analysis(analysis))
+        _add_analysis(numbers, stages, analysis if isinstance(analysis, Analysis) else read_analysis(analysis))
     floats = _floats(stages, graph, target)
     for row in floats["rows"]:
         stages.set_kind(row["about"], "float")
     return page(stages, title, {"numbers": numbers, "floats": floats})
 
 
-def _graphs(what: Viewed, title: str) -> Mapping[str, Graph]:
+def _graphs(what: Any, title: str) -> Mapping[str, Graph]:
     match what:
         case Graph():
             return {title: what}
-        case Quantized():
+        case Quantized() | Stages(graph=Graph()):
             return {title: what.graph}
+        case QuantizationSimModel():
+            return {title: what.quantized().graph}
         case Mapping():
             return what
-        case Stages(graph=Graph() as graph):
-            return {title: graph}
-    raise QirError(
-        f"a {type(what).__name__} is nothing to look at",
-        help="give a graph, a quantized model, the Stages of a pipeline, or graphs by title",
-    )
+    return {title: import_model(what)}
 
 
 # -- what the target computes in float -------------------------------------------------------------------------------
@@ -123,29 +123,23 @@ def _float(stages: Stages, note: Note) -> Data:
 # -- what qir analyze found ------------------------------------------------------------------------------------------
 
 
-def _analysis(given: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    if isinstance(given, Mapping):
-        return given
-    try:
-        found = json.loads(Path(given).read_text())
-    except (OSError, ValueError) as error:
-        raise QirError(f"can not read the analysis {given}: {error}", help="give what `qir analyze` wrote") from None
-    if not isinstance(found, dict) or found.get("format") != "qir-analysis":
-        raise QirError(f"{given} is no analysis", help="give the analysis.json that `qir analyze` wrote")
-    return found
-
-
-def _add_analysis(numbers: dict[int, Data], stages: Stages, analysis: Mapping[str, Any]) -> None:
+def _add_analysis(numbers: dict[int, Data], stages: Stages, analysis: Analysis) -> None:
     """Put what is known of each quantizer and layer beside the numbers of its operation."""
-    for entry in (*analysis.get("layers", ()), *analysis.get("quantizers", ())):
-        about = stages.in_layer(str(entry.get("name")))
-        if about is not None:
-            numbers.setdefault(about, {})["analysis"] = dict(_columns(entry))
+    for entry in (*analysis.layers, *analysis.quantizers):
+        about = stages.in_layer(entry.name)
+        if about is None:
+            continue
+        found = numbers.setdefault(about, {})
+        found["analysis"] = dict(_columns(asdict(entry)))
+        if isinstance(entry, AnalyzedQuantizer):
+            found.setdefault("histogram", asdict(entry.histogram))
 
 
-def _columns(entry: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def _columns(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None]]:
+    """The numbers in an entry, by their names; a ratio in decibels is None where nothing differs."""
     for name, value in entry.items():
+        label = f"{prefix}{name}".replace("_", " ")
         if isinstance(value, Mapping) and name != "histogram":
-            yield from _columns(value, f"{prefix}{name} ")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{prefix}{name}".replace("_", " "), value
+            yield from _columns(value, f"{name} ")
+        elif name.endswith("sqnr") or (isinstance(value, int | float) and np.isfinite(value)):
+            yield label, value

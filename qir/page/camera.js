@@ -24,7 +24,8 @@ function begin(canvas, scene) {
   if (camera.scale >= 0.55) return;
   camera.scale = Math.min(0.8, Math.max(0.55, (canvas.clientWidth - 40) / scene.width));
   const first = scene.boxes.reduce((top, box) => (box.y < top.y ? box : top), scene.boxes[0] || { x: 0, y: 0, width: 0 });
-  centre(canvas, first.x + first.width / 2, 0);
+  const fits = scene.width * camera.scale < canvas.clientWidth - 20;
+  centre(canvas, fits ? scene.width / 2 : first.x + first.width / 2, 0);
   camera.y = -24 / camera.scale;
 }
 
@@ -33,12 +34,14 @@ function centre(canvas, x, y) {
   camera.y = y - canvas.clientHeight / camera.scale / 2;
 }
 
-/** Bring a box into view, moving no more than needed unless it is far away. */
+/** Bring a box into view: to the middle, sideways and up or down where it is out of sight. */
 function reveal(canvas, box) {
   if (camera.scale < 0.35) camera.scale = 0.7;
   const [width, height] = [canvas.clientWidth / camera.scale, canvas.clientHeight / camera.scale];
-  const inside = box.x >= camera.x && box.x + Math.min(box.width, width) <= camera.x + width && box.y >= camera.y + 10 && box.y + Math.min(box.height, height) <= camera.y + height - 60 / camera.scale;
-  if (!inside) centre(canvas, box.x + box.width / 2, box.y + Math.min(box.height, height) / 2);
+  const { x, y } = camera, tall = Math.min(box.height, height);
+  centre(canvas, box.x + box.width / 2, box.y + tall / 2);
+  if (box.x >= x && box.x + Math.min(box.width, width) <= x + width) camera.x = x;
+  if (box.y >= y + 10 && box.y + tall <= y + height - LEGEND / camera.scale) camera.y = y;
 }
 
 /** The box under a place of the canvas: a node before the module around it; of a module, its title. */

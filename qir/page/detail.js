@@ -30,7 +30,7 @@ function aboutNode(view, leaf) {
     ...(mark === "changed" ? part("What the pass changed", difference(view, leaf)) : []),
     ...encodingPart(record, numbers),
     ...(numbers.sqnr === undefined ? [] : part("Signal to quantization noise", make("p", {}, numbers.sqnr === null ? "nothing is lost" : `${numbers.sqnr} dB`))),
-    ...(numbers.analysis ? part("Analysis", pairs(Object.entries(numbers.analysis).map(([name, value]) => [name, typeof value === "number" ? short(value) : String(value ?? "nothing differs")]))) : []),
+    ...(numbers.analysis ? part("Analysis", pairs(Object.entries(numbers.analysis).map(([name, value]) => [name, value === null ? "nothing differs" : short(value)]))) : []),
     ...(record.opaque ? part("Why it is opaque", make("p", {}, record.opaque)) : []),
     ...notesPart(view, leaf),
     ...(lines.length ? part(lines.length > 1 ? "Source lines" : "Source line", ...lines.map(sourceLine)) : []),

@@ -41,7 +41,7 @@ function drawFrame(context, scene, frame, camera, look) {
   outline(context, frame.x, frame.y, frame.width, frame.height, camera.scale < 0.1 ? 0 : 10);
   context.fill();
   context.stroke();
-  const size = Math.min(Math.max(13, 11 / camera.scale), frame.height / 5, HEAD * 1.6);
+  const size = Math.min(Math.max(13, 11 / camera.scale), HEAD * 0.8);
   if (size * camera.scale < 6) return;
   context.fillStyle = chosen ? colors.accent : colors.muted;
   context.font = `600 ${size}px ${FONT}`;

@@ -63,17 +63,16 @@ function spread(module, before, after) {
   return x;
 }
 
-/** The rows one below the other; the height of all. */
+/** The rows one below the other, those of ports closer; the height of all. */
 function stack(module, height, made) {
-  let top = 0;
-  module.rows.forEach((row, number) => {
-    const tall = row.reduce((most, item) => Math.max(most, height[item]), 0);
-    made.tops.push(top);
-    made.heights.push(tall);
-    const last = number === module.rows.length - 1;
-    top += tall + (last ? 0 : tall === 0 && number === 0 ? PORT_GAP : ROW_GAP);
+  made.heights = module.rows.map((row) => row.reduce((most, item) => Math.max(most, height[item]), 0));
+  let bottom = 0;
+  made.heights.forEach((tall, row) => {
+    const gap = row === 0 ? 0 : tall && made.heights[row - 1] ? ROW_GAP : PORT_GAP;
+    made.tops.push(bottom + gap);
+    bottom += gap + tall;
   });
-  return top;
+  return bottom;
 }
 
 /** Put the items of an open module where they stand on the page. */

@@ -29,7 +29,8 @@ function tablesOf(view) {
 /** The columns of numbers that any of the rows has. */
 function measured(rows) {
   const names = new Set(rows.flatMap((row) => Object.keys(row.numbers.analysis || {})));
-  const columns = [...names].map((name) => column(name, (row) => row.numbers.analysis?.[name], rows.some((row) => typeof row.numbers.analysis?.[name] === "number")));
+  const read = (name) => (row) => (name.endsWith("sqnr") ? decibel(row.numbers.analysis?.[name]) : row.numbers.analysis?.[name]);
+  const columns = [...names].map((name) => column(name.replace("sqnr", "SQNR, dB"), read(name), true));
   return rows.some((row) => row.numbers.sqnr !== undefined) ? [column("SQNR, dB", (row) => decibel(row.numbers.sqnr), true), ...columns] : columns;
 }
 
@@ -99,7 +100,7 @@ function arrangedRows(table) {
 
 function rowElement(table, row, position, selected) {
   const cells = table.columns.map((one) => {
-    const value = one.read(row), text = value === Infinity ? "exact" : typeof value === "number" ? short(value) : String(value ?? "");
+    const value = one.read(row), text = value === Infinity ? "exact" : typeof value !== "number" ? String(value ?? "") : one.title.endsWith("dB") ? value.toFixed(1) : short(value);
     return make("td", { class: one.number ? "number" : "", title: text.length > 24 ? text.slice(0, 500) : null }, text.slice(0, 500));
   });
   const chosen = row.leaf !== undefined && selected && selected.leaf === row.leaf;
