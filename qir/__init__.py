@@ -10,11 +10,10 @@ from qir.api import Quantized as Quantized
 from qir.api import import_model as import_model
 from qir.api import quantization as quantization
 from qir.api import quantize as quantize
-from qir.api_view import view as view
 from qir.api_analyze import analyze as analyze
 from qir.api_bisect import bisect as bisect
-from qir.api_view import view as view
 from qir.api_keras import register_layers as _register_layers
+from qir.api_view import view as view
 from qir.errors import Loc as Loc
 from qir.errors import QirError as QirError
 from qir.graph import Graph as Graph
