@@ -74,8 +74,11 @@ class Calibrate(Pass, name="calibrate"):
         """Observe and fill. Raises QirError for data that does not fit, is empty or holds NaN."""
         calibration = self._calibration()
         groups: dict[Encoding, list[Node]] = {}
+        given: list[Note] = []
         for node in quantizers(graph):
-            if _is_free(node.attrs["encoding"]) and not is_fixed(node):
+            if reason := _why_given(node):
+                given.append(Note.of(node, reason))
+            else:
                 groups.setdefault(node.attrs["encoding"], []).append(node)
         moving = {
             encoding: calibration.observer(encoding)
@@ -91,7 +94,8 @@ class Calibrate(Pass, name="calibrate"):
         )  # fmt: skip
         new = {old: within_clamps(encoding, groups[old]) for old, encoding in zip(groups, fitted, strict=True)}
         replace_encodings(graph, new)
-        return Outcome([Note.of(node, _scale(new[old])) for old, nodes in groups.items() for node in nodes])
+        done = [Note.of(node, _scale(new[old])) for old, nodes in groups.items() for node in nodes]
+        return Outcome(done, given)
 
     def _calibration(self) -> Calibration:
         return Calibration(self.method, self.percentile, self.minimum_scale)
@@ -117,10 +121,14 @@ class Calibrate(Pass, name="calibrate"):
         no_data(str(node) for encoding, seen in observers.items() if seen.low is None for node in groups[encoding])
 
 
-def _is_free(encoding: Encoding) -> bool:
-    """Whether the scale of an encoding is ours to choose."""
-    given = encoding.calibrated and encoding.scale is None
-    return not given and not isinstance(encoding, ProductEncoding)
+def _why_given(node: Node) -> str | None:
+    """Why the scale of a quantizer is not ours to choose; None when it is."""
+    encoding = node.attrs["encoding"]
+    if isinstance(encoding, ProductEncoding):
+        return "its scale is the product of those of its input and its weight"
+    if encoding.calibrated and encoding.scale is None:
+        return f"{encoding.dtype} needs no scale"
+    return "its range is fixed" if is_fixed(node) else None
 
 
 def _weight(node: Node) -> bool:

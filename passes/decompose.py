@@ -61,7 +61,11 @@ class Decompose(Pass, name="decompose"):
         while work:
             node = work.pop()
             composed = None if node.erased else node.definition.trait(Composed)
-            if composed is None or (self.families and composed.family not in self.families):
+            if composed is None:
+                continue
+            if self.families and composed.family not in self.families:
+                why = Miss(f"the family {composed.family!r} is not asked for", "name it in the option families")
+                outcome.missed.append(Note.of(node, why))
                 continue
             if self.only_exact and not composed.exact(node):
                 outcome.missed.append(Note.of(node, "its parts round otherwise than the whole"))
@@ -71,7 +75,7 @@ class Decompose(Pass, name="decompose"):
             if isinstance(parts, Miss):
                 outcome.missed.append(Note.of(node, parts.reason))
                 continue
-            outcome.done.append(Note.of(node, "is written in parts"))
+            outcome.done.append(Note.of(node, _written_in(added)))
             for old, new in zip(node.results, parts, strict=True):
                 new.hint, new.type = old.hint, new.type if old.type == UNKNOWN else old.type
             work += reversed(put_in_place(graph, node, parts, paths))
@@ -79,6 +83,11 @@ class Decompose(Pass, name="decompose"):
                 if not part.erased:
                     graph.erase_dead(part)
         return outcome
+
+
+def _written_in(added: list[Node]) -> str:
+    ops = ", ".join(dict.fromkeys(part.op for part in added))
+    return f"is written in {len(added)} parts: {ops}" if added else "is replaced by a value that is already there"
 
 
 def parts_of(node: Node, composed: Composed, graph: Graph, added: list[Node]) -> list[Value] | Miss:

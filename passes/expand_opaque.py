@@ -10,7 +10,7 @@ from qir.expansions import opaque_expansion
 from qir.graph import Graph, Node, Value
 from qir.infer import infer_types
 from qir.pipeline import Pass
-from qir.rewrite import Note, Outcome
+from qir.rewrite import Miss, Note, Outcome
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,14 @@ class ExpandOpaque(Pass, name="expand-opaque"):
         """Expand the calls in order, so that each knows the types of what it reads."""
         outcome = Outcome()
         for node in graph.nodes():
-            expand = None if node.erased or not node.definition.opaque else opaque_expansion(node)
+            if node.erased or not node.definition.opaque:
+                continue
+            expand = opaque_expansion(node)
             if expand is None:
+                why = Miss(
+                    "nothing here writes calls of its framework in ONNX", "install torch and onnxscript for torch's"
+                )
+                outcome.missed.append(Note.of(node, why))
                 continue
             infer_types(graph)
             note = Note.of(node, "is written by torchlib")

@@ -9,6 +9,7 @@ from qir.graph import Graph
 from qir.pipeline import Pass
 from qir.rewrite import Note, Outcome
 from qir.shapes import inferred_shapes, merged
+from qir.types import TensorType, Type
 
 
 @dataclass(frozen=True)
@@ -46,4 +47,14 @@ class InferShapes(Pass, name="infer-shapes"):
             if (new := merged(value.type, type)) != value.type and value.node is not None:
                 value.type = new
                 outcome.done.append(Note.of(value.node, f"is {new}"))
+        outcome.missed += (
+            Note.of(node, "its sizes do not follow from those of the inputs")
+            for node in graph.nodes()
+            if any(_open(result.type) for result in node.results)
+        )
         return outcome
+
+
+def _open(type: Type) -> bool:
+    """Whether a size of a tensor is not known, not even as a symbol."""
+    return isinstance(type, TensorType) and (type.shape is None or None in type.shape)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qir.graph import Graph, Node, Value
 from qir.pipeline import Pass
-from qir.rewrite import Outcome, rewrite
+from qir.rewrite import Miss, Outcome, rewrite
 from qir.targets import target
 from qir.types import ScalarType
 
@@ -42,10 +42,12 @@ class KeepSumsApart(Pass, name="keep-sums-apart"):
         """Rewrite every such Add of tensors."""
         after = target(self.target).sum_before
 
-        def apart(node: Node, graph: Graph) -> Value | None:
-            fused = any(use.port == 0 and use.node.op in after for use in node.result.uses)
-            if not fused or any(isinstance(value.type, ScalarType) for value in node.operands if value is not None):
-                return None
+        def apart(node: Node, graph: Graph) -> Value | Miss:
+            if not any(use.port == 0 and use.node.op in after for use in node.result.uses):
+                return Miss(f"{self.target} fuses it with nothing slower, as it would before {' or '.join(after)}"
+                            if after else f"{self.target} fuses no sum into a slower kernel")  # fmt: skip
+            if any(isinstance(value.type, ScalarType) for value in node.operands if value is not None):
+                return Miss("it adds a number, and Sum takes tensors alone")
             return graph.add("Sum", node.operands, like=node).result
 
         return rewrite(graph, {"Add": apart})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from qir.infer import infer_types, promoted_types
 from qir.names import Paths
 from qir.pipeline import Pass
 from qir.python_numbers import known_size
-from qir.rewrite import Miss, Note, Outcome
+from qir.rewrite import Miss, Note, Outcome, became
 from qir.traits import IdentityInInference
 from qir.types import DTYPES, NUMPY, ScalarType
 
@@ -58,13 +58,18 @@ class LegalizeOnnx(Pass, name="legalize-onnx"):
             match self.replacement(node, graph):
                 case None:
                     continue
-                case Miss(reason):
-                    outcome.missed.append(Note.of(node, reason))
+                case Miss() as miss:
+                    outcome.missed.append(Note.of(node, miss))
                 case new:
-                    outcome.done.append(Note.of(node, "is written in simpler operators"))
-                    work += reversed(put_in_place(graph, node, new, paths))
+                    before = Note.of(node, "")
+                    added = put_in_place(graph, node, new, paths)
+                    outcome.done.append(replace(before, reason=became(added)))
+                    work += reversed(added)
         for node in graph.nodes():
-            _agree_on_dtypes(graph, node)
+            if cast := _agree_on_dtypes(graph, node):
+                outcome.done.append(
+                    Note.of(node, f"reads {' and '.join(cast)} through a Cast, as its operands must agree")
+                )
             outcome.add(self.bodies(node))
         infer_types(graph)
         return outcome
@@ -87,9 +92,9 @@ class LegalizeOnnx(Pass, name="legalize-onnx"):
         if node.op == "Identity" and (node.operands[0].node is not None or not node.result.is_output):
             return node.operands[:1]
         if is_quantizer(node) and not node.attrs["encoding"].calibrated:
-            return Miss("the quantizer is not calibrated")
+            return Miss("the quantizer is not calibrated", "run calibrate before, or load-encodings")
         if node.definition.opaque:
-            return Miss("it is opaque")
+            return Miss(f"it is opaque: {node.why_opaque or 'nothing lowers it yet'}", "write a lowering for it")
         if node.definition.schema is not None and exists_at(node, self.opset):
             return stating_all_axes(graph, node)
         expand = expansion_of(node)
@@ -106,10 +111,11 @@ def _trains(node: Node) -> bool:
     return len(node.operands) > 2 or any(result.uses or result.is_output for result in node.results[1:])
 
 
-def _agree_on_dtypes(graph: Graph, node: Node) -> None:
-    """Give Python numbers the dtype that the operator takes, and cast tensors that must agree."""
+def _agree_on_dtypes(graph: Graph, node: Node) -> list[str]:
+    """Give Python numbers the dtype that the operator takes, and cast tensors that must agree; which were cast."""
     if node.definition.schema is None:
-        return
+        return []
+    found = []
     for port, (value, type) in enumerate(zip(node.operands, promoted_types(node), strict=True)):
         if value is None or type is None or type.dtype is None:
             continue
@@ -121,3 +127,5 @@ def _agree_on_dtypes(graph: Graph, node: Node) -> None:
         elif value.type.dtype is not None and value.type.dtype != type.dtype:
             cast = graph.add("Cast", [value], {"to": DTYPES[type.dtype]}, locs=node.locs)
             graph.set_operand(node, port, cast.result)
+            found.append(f"%{value.hint}")
+    return found

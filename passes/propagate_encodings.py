@@ -66,6 +66,8 @@ class PropagateEncodings(Pass, name="propagate-encodings"):
         before = [quantizer_of(value) for value in operands]
         after = [use.node for result in node.results for use in result.uses if is_quantizer(use.node)]
         if not after or None in before:
+            missing = "what it reads" if None in before else "what it writes"
+            outcome.missed.append(Note.of(node, f"nothing quantizes {missing}"))
             return
         sources = [quantizer for quantizer in before if quantizer is not None]
         grids = [quantizer.attrs["encoding"] for quantizer in [*sources, *after]]
@@ -77,6 +79,8 @@ class PropagateEncodings(Pass, name="propagate-encodings"):
         elif len(set(grids)) > 1:
             united.union(*grids)
             outcome.done.append(Note.of(node, f"puts {len(grids)} tensors on one grid"))
+        else:
+            outcome.missed.append(Note.of(node, "its tensors lie on one grid already"))
 
     def _drop_redundant(self, graph: Graph, outcome: Outcome) -> None:
         for node in quantizers(graph):

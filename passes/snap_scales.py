@@ -50,7 +50,9 @@ class SnapScales(Pass, name="snap-scales"):
             encoding = node.attrs["encoding"]
             if isinstance(encoding, LowPowerEncoding | FloatEncoding):
                 outcome.missed.append(Note.of(node, "its scales are not free"))
-            elif not isinstance(encoding, ProductEncoding):
+            elif isinstance(encoding, ProductEncoding):
+                outcome.missed.append(Note.of(node, "its scale follows those of its input and its weight"))
+            else:
                 snapped.setdefault(encoding, _snapped(encoding))
                 outcome.done.append(Note.of(node, "has a power of two as its scale"))
         replace_encodings(graph, snapped)

@@ -22,9 +22,13 @@ from qir.graph import Value as Value
 from qir.pipeline import Pass as Pass
 from qir.pipeline import Pipeline as Pipeline
 from qir.preparation import prepare_model as prepare_model
+from qir.reasons import Reason as Reason
+from qir.reasons import explain as explain
 from qir.schemes import QuantizationDataType as QuantizationDataType
 from qir.schemes import QuantScheme as QuantScheme
 from qir.simulation import QuantizationSimModel as QuantizationSimModel
+from qir.simulation_analyzer import CallbackFunc as CallbackFunc
+from qir.simulation_analyzer import QuantAnalyzer as QuantAnalyzer
 from qir.simulation_checkpoint import load_checkpoint as load_checkpoint
 from qir.simulation_checkpoint import save_checkpoint as save_checkpoint
 from qir.simulation_tuning import correct_biases as correct_biases

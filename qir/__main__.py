@@ -119,6 +119,7 @@ def _add_explain(found: Commands) -> None:
     made.add_argument("passes", metavar="PASS", help="a pass, after those that must run before it: a,b,PASS")
     made.add_argument("file", metavar="FILE", help=FILE)
     made.add_argument("--tensor", metavar="NAME", help="say it of the tensors with this name, which may have * and ?")
+    made.add_argument("--json", action="store_true", help="print the reasons about nodes and tensors as JSON")
 
 
 def _add_show(found: Commands) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ from qir.errors import QirError
 from qir.graph import Graph
 from qir.pipeline import Pass, Pipeline
 from qir.preparation import PREPARE
+from qir.reasons import Reason, Reasons, about_only, noted
 from qir.rewrite import Note
 from qir.targets import Target
 from qir.targets import target as profile_of
@@ -81,6 +83,7 @@ class Quantized:
     graph: Graph
     target: Target
     pipeline: Pipeline
+    reasons: tuple[Reason, ...] = field(default=(), repr=False, compare=False)
 
     def simulator(self, mode: Literal["float", "integer"] = "float") -> fx.GraphModule:
         """A torch module that computes what the target will.
@@ -107,6 +110,17 @@ class Quantized:
         from qir.passes.fuse_integer import FuseInteger
 
         return FuseInteger(target=self.target.source).run(self.qdq_graph()).missed
+
+    def why(self, about: str = "*") -> list[Reason]:
+        """Why every tensor and operator is quantized or not, fused or not, in parts or opaque, pass by pass.
+
+        `about` is a glob for the names of tensors, and of results and layers of operators. What is behind the passes of
+        the pipeline are those of `fuse-integer`: what the target computes with integers, and why not the rest.
+        """
+        from qir.passes.fuse_integer import FuseInteger
+
+        fuse = FuseInteger(target=self.target.source)
+        return about_only(chain(self.reasons, noted(fuse, fuse.run(self.qdq_graph()))), about)
 
     def qdq_graph(self) -> Graph:
         """The graph with QuantizeLinear and DequantizeLinear, as it is shipped."""
@@ -156,7 +170,8 @@ def quantize(
     first, data = peeked(data)
     pipeline = quantization(target, data=data, insert=insert, calibrate=calibrate)
     graph = graph_to_quantize(model, example_inputs, first)
-    return Quantized(pipeline.run(graph, watch), profile_of(target), pipeline)
+    why = Reasons()
+    return Quantized(pipeline.run(graph, [*watch, why]), profile_of(target), pipeline, tuple(why.all()))
 
 
 def graph_to_quantize(model: Any, example_inputs: Sequence[Any] | None, batch: Batch) -> Graph:

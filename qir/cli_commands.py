@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, Field
+from dataclasses import MISSING, Field, asdict
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,6 +23,7 @@ from qir.execution import default_evaluator
 from qir.facts import is_quantizer
 from qir.graph import Graph
 from qir.pipeline import Pass, Pipeline, options
+from qir.reasons import Reasons, nothing_to_do, reasons
 from qir.recording import recorded
 from qir.registry import known_passes, pass_named
 from qir.rewrite import Note, Outcome
@@ -150,33 +152,35 @@ def _option(option: Field[Any]) -> str:
 # -- explain ---------------------------------------------------------------------------------------------------------
 
 
-class _Last(Watcher):
-    """Keeps what the last pass did."""
-
-    outcome = Outcome()
-
-    def after(self, step: Pass, graph: Graph, outcome: Outcome) -> None:
-        self.outcome = outcome
-
-
 def explain(arguments: Namespace) -> None:
     """Say what a pass does to every node that it looks at, and why it leaves some; of `--tensor`, to those tensors."""
     graph = read_graph(arguments.file)
     pipeline = Pipeline.parse(arguments.passes, given=graph)
     if not pipeline.passes:
         raise QirError("there is no pass to explain", help="`qir passes` lists them")
-    last = _Last()
-    pipeline.run(graph, [last])
-    done, missed = (_about(notes, arguments.tensor) for notes in (last.outcome.done, last.outcome.missed))
+    watch = Reasons()
+    pipeline.run(graph, [watch])
+    step, outcome = watch.steps[-1]
+    done, missed = (_about(notes, arguments.tensor) for notes in (outcome.done, outcome.missed))
     if arguments.tensor is not None and not done and not missed:
-        tensors = [note.tensor for note in [*last.outcome.done, *last.outcome.missed] if note.tensor is not None]
-        near = get_close_matches(arguments.tensor, tensors, 1)
-        help = f"did you mean {near[0]!r}?" if near else "`qir show` prints the names of tensors"
-        raise QirError(f"{pipeline.passes[-1].name} says nothing about a tensor {arguments.tensor!r}", help=help)
-    print(f"{pipeline.passes[-1]}: {len(done)} done, {len(missed)} left")
+        raise _nothing_about(arguments.tensor, step, outcome)
+    if arguments.json:
+        said = outcome if arguments.tensor is None else Outcome(done, missed)
+        print(json.dumps([asdict(reason) for reason in reasons(step, said)], indent=1))
+        return
+    print(f"{step}: {len(done)} done, {len(missed)} left")
+    if not outcome.done and not outcome.missed:
+        print(nothing_to_do(step))
     for title, notes in (("done", done), ("left", missed)):
         for note in notes:
             print("\n".join(_note(title, note)))
+
+
+def _nothing_about(tensor: str, step: Pass, outcome: Outcome) -> QirError:
+    tensors = [note.tensor for note in [*outcome.done, *outcome.missed] if note.tensor is not None]
+    near = get_close_matches(tensor, tensors, 1)
+    help = f"did you mean {near[0]!r}?" if near else "`qir show` prints the names of tensors"
+    return QirError(f"{step.name} says nothing about a tensor {tensor!r}", help=help)
 
 
 def _about(notes: Sequence[Note], tensor: str | None) -> list[Note]:

@@ -104,7 +104,7 @@ def rewrite(graph: Graph, rules: Rules) -> Outcome:
             name = getattr(rule, "__name__", str(rule))
             if len(outcome.done) >= budget:
                 raise QirError(f"{name} does not settle: {budget} rewrites and no end", node)
-            outcome.done.append(Note.of(node, _became(added)))
+            outcome.done.append(Note.of(node, became(added)))
             around = _replace(graph, name, node, _by_old(node, new), added)
             again = [other for other in dict.fromkeys([*added, *around]) if other not in pending]
             pending.update(again)
@@ -113,7 +113,7 @@ def rewrite(graph: Graph, rules: Rules) -> Outcome:
     return outcome
 
 
-def _became(added: Sequence[Node]) -> str:
+def became(added: Sequence[Node]) -> str:
     """What a rewrite made of a node, as `qir explain` shows it."""
     if not added:
         return "is replaced by a value that is already there"
