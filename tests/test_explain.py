@@ -12,8 +12,11 @@ import pytest
 
 import qir
 from qir.__main__ import main
+from qir.api import graph_to_quantize, quantization
 from qir.errors import QirError
+from qir.pipeline import Pipeline
 from qir.registry import known_passes
+from qir.text import value_names
 from tests.models import SMALL
 from tests.quantizing import quantized
 
@@ -223,6 +226,22 @@ def test_reasons_are_found_by_tensor_result_and_layer() -> None:
     assert qir.explain(graph, "insert-quantizers", "nothing") == []
     with pytest.raises(QirError, match="there is no pass to explain"):
         qir.explain(graph, "")
+
+
+@pytest.mark.parametrize("name", ["activations", "arithmetic", "digits_net", "fire", "nested", "tied_head"])
+def test_every_tensor_of_floats_has_its_reason(name: str) -> None:
+    example, passes = SMALL[name], quantization(data=[]).passes
+    here = [step.name for step in passes].index("insert-quantizers")
+    graph = Pipeline(passes[:here]).run(graph_to_quantize(example.model(), None, example.inputs(batch=4)))
+    names = value_names(graph)
+    read = [value for node in graph.nodes() for value in (*node.operands, *node.results) if value is not None]
+    floats = {names[value] for value in read if value.type.dtype == "f32" and value.literal is None}
+    said = [
+        reason.tensor for reason in qir.explain(graph, Pipeline(passes[here : here + 1])) if reason.tensor is not None
+    ]
+    assert floats
+    assert floats <= set(said)
+    assert len(said) == len(set(said))
 
 
 def test_every_tensor_and_operator_of_a_quantized_model_has_its_reason() -> None:
