@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -27,6 +28,15 @@ def test_every_page_is_in_the_navigation():
     config = pytest.importorskip("yaml").safe_load((ROOT / "mkdocs.yml").read_text())
     there = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert pages_in(config["nav"]) == there | {f"reference/{name}.md" for name in GENERATED}
+
+
+def test_the_reference_has_every_public_name():
+    pages = "".join((ROOT / "docs" / "reference" / name).read_text() for name in ("python.md", "graphs.md"))
+    tree = ast.parse((ROOT / "qir" / "__init__.py").read_text())
+    imported = {alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    public = {name for name in imported if name is not None and not name.startswith("_")}
+    assert len(public) > 20
+    assert {name for name in public if f"::: qir.{name}\n" not in pages} == set()
 
 
 @pytest.mark.slow
