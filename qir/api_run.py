@@ -1,14 +1,13 @@
-"""Executing a run: from its model and data to the files that it writes."""
+"""Executing a run: from its model and data to a calibrated graph."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,14 @@ from typing import Any
 import numpy as np
 
 from qir.api import Quantized, fed, graph_to_quantize, quantization
-from qir.api_summary import Both
+from qir.api_artefacts import Executed
 from qir.batches import Batch, peeked
-from qir.cli_files import graph_writers
-from qir.cli_quantize import batches_for, model_of
-from qir.encodings_apply import encodings_of
-from qir.encodings_file import document_text, encodings_document
+from qir.cli_inputs import batches_for, model_of
 from qir.errors import QirError
-from qir.files import write_all
 from qir.graph import Graph
 from qir.pipeline import Pass, Pipeline
 from qir.recording import graph_hash
-from qir.runs import JSON_KEY, METADATA, Run, in_page
+from qir.runs import Run
 from qir.sampling import Noted, Tally
 from qir.targets import target as profile_of
 from qir.versions import versions
@@ -36,107 +31,63 @@ from qir.watch import Watcher
 SAMPLES = 4
 """How many samples reports are about: those with the lowest hashes, whatever the order of the data."""
 
-Writer = Callable[[Path], object]
-
-
-@dataclass(frozen=True)
-class Executed:
-    """A run that was executed: with all passes, versions and hashes, its graph, and the samples for reports."""
-
-    run: Run
-    quantized: Quantized
-    samples: Sequence[np.ndarray] | None
-
-    def write(self, folder: Path, outputs: Mapping[str, str] | None = None) -> list[Path]:
-        """Write the outputs of the run into `folder`, or those of them that `outputs` names, whole or not at all.
-
-        They are the same for every execution with the same inputs, seed and number of threads, but for `latency`.
-        """
-        names = dict(self.run.outputs if outputs is None else outputs)
-        onnx = names.pop("onnx", None)
-        writers: dict[Path, Writer] = {}
-        for kind, name in names.items():
-            writers.update(self._writers(kind, folder / name))
-        write_all(writers)
-        if onnx is not None:
-            self.quantized.save(folder / onnx, self._metadata)
-        return [folder / name for name in (self.run.outputs if outputs is None else outputs).values()]
-
-    def _writers(self, kind: str, path: Path) -> dict[Path, Writer]:
-        if kind == "graph":
-            return graph_writers(_without_folders(self.quantized.graph), path)
-        text = getattr(self, f"_{kind}")(path.name)
-        return {path: lambda beside: beside.write_text(text)}
-
-    @property
-    def _metadata(self) -> dict[str, str]:
-        return {METADATA: str(self.run)}
-
-    @cached_property
-    def _both(self) -> Both:
-        return Both.of(self.quantized, self.quantized.onnx(self._metadata), self._batch)
-
-    @cached_property
-    def _certified(self) -> Any:
-        from qir.certificate import certify
-
-        shipped = self._both.shipped
-        names = [value.name for value in shipped.graph.input]
-        return certify(shipped, self.run.target, dict(zip(names, self._batch, strict=True)))
-
-    @property
-    def _batch(self) -> Sequence[np.ndarray]:
-        if self.samples is None:
-            raise QirError("reports need data", stage="run", help='write data = "images.npz"')
-        return self.samples
-
-    def _encodings(self, name: str) -> str:
-        return document_text(encodings_document(encodings_of(self.quantized.graph), "1.0.0"))
-
-    def _report(self, name: str) -> str:
-        return json.dumps({**asdict(self._both.summary()), JSON_KEY: str(self.run)}, indent=1) + "\n"
-
-    def _latency(self, name: str) -> str:
-        return json.dumps({"speedup": self._both.speedup(), JSON_KEY: str(self.run)}, indent=1) + "\n"
-
-    def _certificate(self, name: str) -> str:
-        from qir.certificate_page import as_json
-
-        return as_json(self._certified, self.run) + "\n"
-
-    def _page(self, name: str) -> str:
-        from qir.certificate_page import as_html
-
-        return in_page(as_html(self._certified, self.run.outputs.get("onnx", name)), self.run)
-
 
 def execute(run: Run, watch: Sequence[Watcher] = ()) -> Executed:
     """Run the passes of `run` on its model and data; files are looked for in the working folder.
 
     Random numbers are those of its seed, and the state of their generators is left as it was. The work is done with the
-    threads that this process has: the last digits of float kernels, and so scales, may depend on their number. The
-    command `qir run` executes in a process with one. Raises QirError when a hash that the run states is another one.
+    threads that this process has, and the result says how many: the last digits of float kernels, and so scales, may
+    depend on their number. The command `qir run` executes in a process that has those of the run. Raises QirError when
+    a hash that the run states is another one.
     """
-    with _seeded(run.seed):
+    begun = begin(run)
+    with seeded(run.seed):
+        begun.pipeline.run(begun.graph, watch)
+    quantized = Quantized(begun.graph, profile_of(run.target), begun.pipeline)
+    passes, hashes = tuple(map(str, begun.pipeline.passes)), dict(begun.hashes)
+    if begun.data is not None:
+        begun.data.read_through()
+        hashes["data"] = begun.data.tally.hash
+        check_hashes(run, hashes)
+    done = replace(run, passes=passes, threads=_threads(), versions=versions(), hashes=dict(sorted(hashes.items())))
+    return Executed(done, quantized, None if begun.data is None else begun.data.tally.kept)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run before its first pass: the graph, the passes with their data, and the hashes of model and files."""
+
+    graph: Graph
+    pipeline: Pipeline
+    data: Noted | None
+    hashes: Mapping[str, str]
+
+
+def begin(run: Run) -> Begun:
+    """Read what a run names. Raises QirError for what can not be read, and for hashes other than those of the run."""
+    with seeded(run.seed):
         model = model_of(run.model)
-    data = None if run.data is None else _Data(run, model)
-    graph = _begin(run, model, data)
+    batches = None if run.data is None else _Data(run, model)
+    if batches is None and not isinstance(model, Graph):
+        raise QirError(f"{run.model} is a torch module, which is imported with data", stage="run",
+                       help='write data = "images.npz"')  # fmt: skip
+    graph = graph_to_quantize(model, None, [] if batches is None else peeked(batches)[0])
     pipeline = _pipeline(run, graph)
     hashes = {"model": graph_hash(graph), **_files(run, pipeline)}
-    _check_hashes(run, hashes)
-    tally = Tally(graph.copy(), SAMPLES)
-    if data is None:
-        pipeline.run(graph, watch)
-    else:
-        noted = Noted(data, tally)
-        pipeline = fed(pipeline, noted)
-        pipeline.run(graph, watch)
-        noted.read_through()
-        hashes["data"] = tally.hash
-        _check_hashes(run, hashes)
-    passes = tuple(map(str, pipeline.passes))
-    done = replace(run, passes=passes, versions=versions(), hashes=dict(sorted(hashes.items())))
-    return Executed(done, Quantized(graph, profile_of(run.target), pipeline), None if data is None else tally.kept)
+    check_hashes(run, hashes)
+    if batches is None:
+        return Begun(graph, pipeline, None, hashes)
+    data = Noted(batches, Tally(graph.copy(), SAMPLES))
+    return Begun(graph, fed(pipeline, data), data, hashes)
+
+
+def _threads() -> int:
+    """How many threads the float kernels of this process have."""
+    if find_spec("torch"):
+        import torch
+
+        return torch.get_num_threads()
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -147,16 +98,8 @@ class _Data:
     model: Any
 
     def __iter__(self) -> Iterator[Batch]:
-        with _seeded(self.run.seed):
+        with seeded(self.run.seed):
             yield from batches_for(self.model, str(self.run.data))
-
-
-def _begin(run: Run, model: Any, data: Iterable[Batch] | None) -> Graph:
-    """The graph that the first pass is given."""
-    if data is None and not isinstance(model, Graph):
-        raise QirError(f"{run.model} is a torch module, which is imported with data", stage="run",
-                       help='write data = "images.npz"')  # fmt: skip
-    return graph_to_quantize(model, None, [] if data is None else peeked(data)[0])
 
 
 def _pipeline(run: Run, graph: Graph) -> Pipeline:
@@ -190,7 +133,8 @@ def _hash(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _check_hashes(run: Run, found: Mapping[str, str]) -> None:
+def check_hashes(run: Run, found: Mapping[str, str]) -> None:
+    """Raise QirError when the run states another hash than the one found."""
     for name, wanted in run.hashes.items():
         if name in found and found[name] != wanted:
             what = run.model if name == "model" else run.data if name == "data" else name
@@ -198,18 +142,8 @@ def _check_hashes(run: Run, found: Mapping[str, str]) -> None:
                            help=f"the run states the hash {wanted}, and it is {found[name]}")  # fmt: skip
 
 
-def _without_folders(graph: Graph) -> Graph:
-    """The graph with the user's files named without the folders of this machine."""
-    plain = graph.copy()
-    for node in plain.nodes():
-        node.locs = tuple(
-            replace(loc, file=Path(loc.file).name) if Path(loc.file).is_absolute() else loc for loc in node.locs
-        )
-    return plain
-
-
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Generators of random numbers that begin with `seed`, and are put back as they were afterwards."""
     python, legacy = random.getstate(), np.random.get_state()
     with ExitStack() as stack:

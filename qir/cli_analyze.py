@@ -16,7 +16,8 @@ from qir.analysis_page import has_plots, write_analysis
 from qir.api import quantize
 from qir.api_analyze import analyze
 from qir.batches import Batch
-from qir.cli_quantize import batches_for, calibrate_options, function_at, insert_options, model_of
+from qir.cli_inputs import batches_for, function_at, model_of
+from qir.cli_quantize import calibrate_options, insert_options
 from qir.errors import QirError
 from qir.facts import is_quantizer
 from qir.graph import Graph

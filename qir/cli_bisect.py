@@ -10,7 +10,7 @@ from pathlib import Path
 from qir.api_bisect import trial
 from qir.batches import load_batch, peeked
 from qir.bisection import Culprit, Trial, first_beyond
-from qir.cli_quantize import batches_for, function_at, model_of
+from qir.cli_inputs import batches_for, function_at, model_of
 from qir.errors import QirError
 
 

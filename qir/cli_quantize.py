@@ -3,52 +3,52 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from qir.api import Quantized, quantize
-from qir.api_summary import Both, as_text, speed_as_text
-from qir.batches import Batch, arrays_of, batch_files, load_batch, peeked
-from qir.cli_files import read_graph
+from qir.api import quantization
+from qir.api_run import execute
+from qir.api_summary import as_text, speed_as_text
 from qir.errors import QirError
 from qir.files import write_text
-from qir.graph import Graph
 from qir.recording import recorded
-
-BATCH = 16
-"""How many samples of an array are run at a time where the model takes any number."""
+from qir.runs import JSON_KEY, Run
 
 
 def quantize_model(arguments: Namespace) -> None:
     """Quantize, write the ONNX file, and say what came out."""
-    import onnx
+    run, output = run_of(arguments), Path(arguments.output)
+    with recorded(arguments.record, {"run": str(run), "model": run.model, "data": run.data}) as record:
+        done = execute(run, record)
+    done.write(output.parent, {"onnx": output.name})
+    summary, speed = done.summary, done.speedup
+    print("\n".join([*as_text(summary, output), speed_as_text(speed)]))
+    if arguments.json:
+        document = {**asdict(summary), "speedup": speed, JSON_KEY: str(done.run)}
+        write_text(Path(arguments.json), json.dumps(document, indent=1) + "\n")
+    if arguments.report:
+        page = Path(arguments.report)
+        done.write(page.parent, {"page": page.name})
 
+
+def run_of(arguments: Namespace) -> Run:
+    """The run that the arguments say. Raises QirError for an output that is no ONNX file, and for wrong options."""
     output = Path(arguments.output)
     if output.suffix != ".onnx":
         raise QirError(f"the output {output.name} is no ONNX file", help="let its name end in .onnx")
-    model = model_of(arguments.model)
-    first, data = peeked(batches_for(model, arguments.data))
     insert, calibrate = insert_options(arguments), calibrate_options(arguments)
-    about = {"model": arguments.model, "data": arguments.data}
-    with recorded(arguments.record, about) as record:
-        quantized = quantize(
-            model, data=data, target=arguments.target, insert=insert, calibrate=calibrate, watch=record
-        )
-    quantized.save(output)
-    both = Both.of(quantized, onnx.load(str(output)), arrays_of(quantized.graph, first, 1))
-    summary, speed = both.summary(), both.speedup()
-    print("\n".join([*as_text(summary, output), speed_as_text(speed)]))
-    if arguments.json:
-        write_text(Path(arguments.json), json.dumps({**asdict(summary), "speedup": speed}, indent=1) + "\n")
-    if arguments.report:
-        _report(arguments, output, quantized, first)
+    passes = quantization(arguments.target, insert=insert, calibrate=calibrate).passes
+    outputs = {"onnx": output.name} | ({"page": Path(arguments.report).name} if arguments.report else {})
+    model, data = _from_here(arguments.model), _from_here(arguments.data)
+    return Run(model, data, arguments.target, passes=tuple(map(str, passes)), outputs=outputs)
+
+
+def _from_here(name: str) -> str:
+    """The name of a file as seen from the working folder, where it lies below it; other names as they are."""
+    path = Path(name)
+    below = path.is_absolute() and path.exists() and path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd())) if below else name
 
 
 def insert_options(arguments: Namespace) -> str:
@@ -68,102 +68,3 @@ def calibrate_options(arguments: Namespace) -> str:
     options = [f"method={arguments.method}"] if arguments.method else []
     options += [f"percentile={arguments.percentile}"] if arguments.percentile is not None else []
     return " ".join(options)
-
-
-# -- what is given ---------------------------------------------------------------------------------------------------
-
-
-def model_of(text: str) -> Any:
-    """The graph in a file, or what `package.module:function` returns."""
-    if Path(text).exists() or ":" not in text:
-        return read_graph(text)
-    made = _called(text)
-    if not hasattr(made, "named_modules") and not isinstance(made, Graph):
-        raise QirError(f"{text} returns a {type(made).__name__}", help="let it return a torch module")
-    return made
-
-
-def batches_for(model: Any, text: str) -> Iterable[Batch]:
-    """Batches of data of the size that the model takes."""
-    return batches(text, batch_size(model))
-
-
-def batch_size(model: Any) -> int | None:
-    """The number of samples that a graph takes, None when it takes any."""
-    sizes = [value.type.shape[0] for value in model.inputs if value.type.shape] if isinstance(model, Graph) else []
-    return next((size for size in sizes if isinstance(size, int)), None)
-
-
-def batches(text: str, size: int | None = None) -> Iterable[Batch]:
-    """Batches of data: of an .npz or .npy file, of a folder of those, or of `package.module:function`.
-
-    Files are split into batches of `size` samples; what is left of a file then is not enough for a batch, and unused.
-    """
-    path = Path(text)
-    if not path.exists() and ":" in text and path.suffix not in (".npz", ".npy"):
-        found = _called(text)
-        if not isinstance(found, Iterable):
-            raise QirError(f"{text} returns a {type(found).__name__}", help="let it yield batches")
-        return found
-    return _from_files(path, size)
-
-
-def _from_files(path: Path, size: int | None) -> Iterator[Batch]:
-    for file in batch_files(path):
-        loaded = load_batch(file)
-        names = list(loaded) if isinstance(loaded, Mapping) else None
-        arrays = _arrays(loaded)
-        sizes = {array.shape[0] if array.ndim else 0 for array in arrays}
-        if len(sizes) != 1 or 0 in sizes:
-            raise QirError(f"the arrays in {file} do not hold the same number of samples", stage="calibrate",
-                           help="let the first axis of each be that of the samples")  # fmt: skip
-        step, count = size or BATCH, sizes.pop()
-        for start in range(0, count - (count % step if size else 0), step):
-            parts = [array[start : start + step] for array in arrays]
-            yield parts if names is None else dict(zip(names, parts, strict=True))
-
-
-def _arrays(loaded: Batch) -> list[np.ndarray]:
-    if isinstance(loaded, np.ndarray):
-        return [loaded]
-    return list(loaded.values() if isinstance(loaded, Mapping) else loaded)
-
-
-def function_at(text: str) -> Callable[..., Any]:
-    """The function at `package.module:function`; the working folder is searched, too."""
-    module, _, name = text.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        function = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise QirError(f"can not find {text}: {error}", help="give a file, or package.module:function") from None
-    if not callable(function):
-        raise QirError(f"{text} is a {type(function).__name__}", help="give a function")
-    found: Callable[..., Any] = function
-    return found
-
-
-def _called(text: str) -> Any:
-    """What the function at `package.module:function` returns."""
-    function = function_at(text)
-    try:
-        return function()
-    except Exception as error:  # whatever the user's function raises
-        raise QirError(f"{text} fails: {type(error).__name__}: {error}") from error
-
-
-# -- what came out ---------------------------------------------------------------------------------------------------
-
-
-def _report(arguments: Namespace, output: Path, quantized: Quantized, batch: Batch) -> None:
-    """Write the certificate of what was written, on the first batch."""
-    import onnx
-
-    from qir.certificate import certify
-    from qir.certificate_page import as_html
-
-    model = onnx.load(str(output))
-    names = [value.name for value in model.graph.input]
-    inputs = dict(zip(names, arrays_of(quantized.graph, batch, 1), strict=True))
-    write_text(Path(arguments.report), as_html(certify(model, arguments.target, inputs), output.name))

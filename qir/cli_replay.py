@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
-from qir.api import fed, graph_to_quantize
-from qir.batches import peeked
+from qir.api_run import begin, seeded
 from qir.cli_files import check_writable, read_graph, write_graph
-from qir.cli_quantize import batches_for, model_of
 from qir.errors import QirError
 from qir.graph import Graph
 from qir.pipeline import Pipeline
 from qir.recording import Log
 from qir.replay import replay, summary
+from qir.runs import Run
 
 
 def replay_log(arguments: Namespace) -> None:
@@ -28,8 +28,9 @@ def replay_log(arguments: Namespace) -> None:
     output = Path(arguments.output) if arguments.output else None
     if output is not None:
         check_writable(output)
-    graph, pipeline = _begun(log, arguments)
-    replay(log, pipeline, graph, arguments.to)
+    run, graph, pipeline = _begun(log, arguments)
+    with seeded(run.seed):
+        replay(log, pipeline, graph, arguments.to)
     if output is not None:
         write_graph(graph, output)
     elif arguments.to is not None:
@@ -38,15 +39,15 @@ def replay_log(arguments: Namespace) -> None:
         print(f"{arguments.log}: {len(log.steps)} steps, each as in the log")
 
 
-def _begun(log: Log, arguments: Namespace) -> tuple[Graph, Pipeline]:
-    """The graph that the recorded run began with, and its pipeline."""
-    name, data = (getattr(arguments, key) or log.header.get(key) for key in ("model", "data"))
-    if name is None:
+def _begun(log: Log, arguments: Namespace) -> tuple[Run, Graph, Pipeline]:
+    """The run that was recorded, the graph that it began with, and its pipeline."""
+    model, data = (getattr(arguments, key) or log.header.get(key) for key in ("model", "data"))
+    if model is None:
         raise QirError("the log does not say of which model it is", help="give it: --model MODEL")
-    if data is None:
-        graph = read_graph(name)
-        return graph, Pipeline.parse(log.pipeline, given=graph)
-    model = model_of(name)
-    first, batches = peeked(batches_for(model, data))
-    graph = graph_to_quantize(model, None, first)
-    return graph, fed(Pipeline.parse(log.pipeline, given=graph), batches)
+    if "run" in log.header:
+        recorded = Run.parse(log.header["run"], "the run in the log")
+        run = replace(recorded, model=model, data=data, hashes={})
+        begun = begin(run)
+        return run, begun.graph, begun.pipeline
+    graph = read_graph(model)
+    return Run(model), graph, Pipeline.parse(log.pipeline, given=graph)

@@ -1,4 +1,4 @@
-"""What the commands `run` and `reproduce` do, each in a process of its own that has one thread.
+"""What the commands `run` and `reproduce` do, each in a process of its own that has as many threads as the run says.
 
 Float kernels share their work between threads, and the last digits of what they compute depend on how many there are.
 Libraries read that number once, when they are loaded, so only a new process can be sure of it.
@@ -29,7 +29,7 @@ def run_file(arguments: Namespace) -> None:
     _check_versions(run, arguments.same_versions)
     folder = Path(arguments.folder or path.parent)
     record = None if arguments.record is None else str(Path(arguments.record).absolute())
-    _in_one_thread(str(run), folder, str(Path(arguments.output or folder).absolute()), record)
+    _in_a_process(run, folder, str(Path(arguments.output or folder).absolute()), record)
     for name in run.outputs.values():
         print(f"wrote {name}")
 
@@ -40,7 +40,7 @@ def reproduce(arguments: Namespace) -> None:
     kind, run = embedded(path)
     _check_versions(run, arguments.same_versions)
     with tempfile.TemporaryDirectory() as folder:
-        _in_one_thread(str(run), Path(arguments.folder), folder, None, kind)
+        _in_a_process(run, Path(arguments.folder), folder, None, kind)
         made = Path(folder) / run.outputs[kind]
         pairs = [(path, made)]
         if (beside := path.with_name(f"{path.name}.data")).exists():
@@ -74,14 +74,14 @@ def _check_versions(run: Run, refuse: bool) -> None:
         print(f"warning: {other}", file=sys.stderr)
 
 
-def _in_one_thread(run: str, folder: Path, output: str, record: str | None, kind: str = "") -> None:
-    """Execute a run in a process with one thread, which works in `folder` and writes into `output`."""
+def _in_a_process(run: Run, folder: Path, output: str, record: str | None, kind: str = "") -> None:
+    """Execute a run in a process with its threads, which works in `folder` and writes into `output`."""
     if not folder.is_dir():
         raise QirError(f"there is no folder {folder}", help="--folder is where the run's files are")
     paths = [os.path.abspath(path) for path in sys.path if path]
-    environment = {**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, **dict.fromkeys(THREADS, str(run.threads)), "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "qir.cli_run", output, kind, *([] if record is None else [record])]
-    done = subprocess.run(command, cwd=folder, env=environment, input=run, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment, input=str(run), stdout=subprocess.PIPE, text=True)
     if done.returncode:
         print(done.stdout, end="", file=sys.stderr)
         sys.exit(done.returncode)

@@ -12,7 +12,7 @@ from typing import Any
 from qir.api import import_model, quantize
 from qir.api_view import as_page, view
 from qir.batches import Batch, peeked
-from qir.cli_quantize import batch_size, batches, model_of
+from qir.cli_inputs import batch_size, batches, model_of
 from qir.errors import QirError
 from qir.graph import Graph
 from qir.pipeline import Pass, Pipeline

@@ -5,6 +5,7 @@
     data = "images.npz"                           # or a folder, or "package.module:function", which yields batches
     target = "ort-x86-vnni"
     seed = 0
+    threads = 1
     passes = ["fold-batch-norm", "insert-quantizers{per_channel=false}", "calibrate"]
 
     [outputs]
@@ -62,7 +63,7 @@ OUTPUTS = {
 
 STRINGS = ("model", "data", "target")
 TABLES = ("outputs", "versions", "hashes")
-KEYS = ("qir-run", *STRINGS, "seed", "passes", *TABLES)
+KEYS = ("qir-run", *STRINGS, "seed", "threads", "passes", *TABLES)
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Run:
     data: str | None = None
     target: str = DEFAULT_TARGET
     seed: int = 0
+    threads: int = 1
     passes: tuple[str, ...] | None = None
     outputs: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -96,14 +98,14 @@ class Run:
             raise QirError(f"{where} is no TOML: {error}", stage="run") from None
         _check(document, where)
         passes = document.get("passes")
-        plain = {key: document[key] for key in (*STRINGS, "seed", *TABLES) if key in document}
+        plain = {key: document[key] for key in (*STRINGS, "seed", "threads", *TABLES) if key in document}
         return cls(**plain, passes=None if passes is None else tuple(passes))
 
     def __str__(self) -> str:
         """The text that is read as this run."""
         lines = [f"qir-run = {FORMAT}", f"model = {_quoted(self.model)}"]
         lines += [] if self.data is None else [f"data = {_quoted(self.data)}"]
-        lines += [f"target = {_quoted(self.target)}", f"seed = {self.seed}"]
+        lines += [f"target = {_quoted(self.target)}", f"seed = {self.seed}", f"threads = {self.threads}"]
         if self.passes is not None:
             lines += ["passes = [", *(f"  {_quoted(text)}," for text in self.passes), "]"]
         for name in TABLES:
@@ -136,9 +138,10 @@ def _check(document: Mapping[str, Any], where: str) -> None:
     for key in STRINGS:
         if not isinstance(document.get(key, ""), str):
             raise _wrong(f"{key} in {where} is no string", f'write {key} = "…"')
-    seed = document.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise _wrong(f"the seed in {where} is {seed!r}", "write a number from 0 to 2³² - 1")
+    for key, lowest, highest in (("seed", 0, 2**32 - 1), ("threads", 1, 1024)):
+        number = document.get(key, lowest)
+        if not isinstance(number, int) or isinstance(number, bool) or not lowest <= number <= highest:
+            raise _wrong(f"{key} in {where} is {number!r}", f"write a number from {lowest} to {highest}")
     passes = document.get("passes", [])
     if not isinstance(passes, list) or not all(isinstance(text, str) for text in passes):
         raise _wrong(f"the passes in {where} are no list of strings", 'write passes = ["fold-batch-norm", "calibrate"]')

@@ -80,6 +80,7 @@ RUNS = st.builds(
     data=st.none() | TEXTS,
     target=TEXTS,
     seed=st.integers(0, 2**32 - 1),
+    threads=st.integers(1, 64),
     passes=st.none() | st.lists(TEXTS, max_size=3).map(tuple),
     outputs=st.dictionaries(st.sampled_from(list(OUTPUTS)), TEXTS, max_size=2).map(
         lambda found: {kind: f"{kind}{name}x{OUTPUTS[kind]}" for kind, name in found.items() if "/" not in name}
@@ -103,8 +104,9 @@ def test_a_run_reads_back_from_its_text(run: Run) -> None:
         ("qir-run = 1\nmodel = 3", "model in the run is no string", ""),
         ("qir-run = 1\nmodel = 'a'\npases = []", "unknown key 'pases'", "did you mean 'passes'?"),
         ("qir-run = 1\nmodel = 'a'\nzzz = []", "unknown key 'zzz'", "it may have: qir-run, model, data"),
-        ("qir-run = 1\nmodel = 'a'\nseed = -1", "the seed in the run is -1", "from 0"),
-        ("qir-run = 1\nmodel = 'a'\nseed = true", "the seed in the run is True", ""),
+        ("qir-run = 1\nmodel = 'a'\nseed = -1", "seed in the run is -1", "from 0 to 4294967295"),
+        ("qir-run = 1\nmodel = 'a'\nseed = true", "seed in the run is True", ""),
+        ("qir-run = 1\nmodel = 'a'\nthreads = 0", "threads in the run is 0", "from 1 to"),
         ("qir-run = 1\nmodel = 'a'\npasses = 'a,b'", "are no list of strings", 'passes = ["fold'),
         ("qir-run = 1\nmodel = 'a'\n[outputs]\nonxx = 'a.onnx'", "unknown output 'onxx'", "did you mean 'onnx'?"),
         (
@@ -310,11 +312,11 @@ def test_a_file_is_written_again_from_itself_in_another_process(tmp_path: Path) 
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `qir run` execute here."""
 
-    def run(run: str, folder: Path, output: str, record: str | None, kind: str = "") -> None:
-        done = execute(Run.parse(run))
+    def run(run: Run, folder: Path, output: str, record: str | None, kind: str = "") -> None:
+        done = execute(run)
         done.write(Path(output), {kind: done.run.outputs[kind]} if kind else None)
 
-    monkeypatch.setattr("qir.cli_run._in_one_thread", run)
+    monkeypatch.setattr("qir.cli_run._in_a_process", run)
 
 
 def test_every_file_is_written_again_unless_it_was_changed(
@@ -375,3 +377,40 @@ def test_what_can_not_be_written_again_is_refused(
         Path(name).write_text(content)
     assert main(["reproduce", name]) == 2
     assert said in capsys.readouterr().err
+
+
+# -- what `qir quantize` writes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["net.onnx", "run_model:model"])
+def test_a_quantization_is_a_run(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    in_this_process(monkeypatch)
+    data = str(tmp_path / "data.npy") if model == "net.onnx" else "run_model:data"
+    options = ["--no-per-channel", "--method", "sqnr", "--json", "s.json", "--record", "run.qirlog"]
+    given = ["quantize", model, "--data", data, *options, "--report", "pages/parity.html", "-o", "out/net.int8.onnx"]
+    assert main(given) == 0
+    kind, run = embedded("out/net.int8.onnx")
+    assert (kind, run.data, run.threads) == (
+        "onnx",
+        "data.npy" if model == "net.onnx" else data,
+        torch.get_num_threads(),
+    )
+    assert run.passes is not None
+    assert run.passes[-1] == "calibrate{method=sqnr}"
+    assert json.loads(Path("s.json").read_text())["qir-run"] == str(run)
+    capsys.readouterr()
+    for name in ("out/net.int8.onnx", "pages/parity.html"):
+        assert main(["reproduce", name]) == 0
+        assert capsys.readouterr().out == f"{name}: written again, byte for byte the same\n"
+    assert main(["replay", "run.qirlog"]) == 0
+
+
+@pytest.mark.slow
+def test_a_quantization_on_two_threads_is_written_again_on_two(tmp_path: Path) -> None:
+    done = command("quantize", "run_model:model", "--data", "run_model:data", "-o", "net.int8.onnx", threads=2)
+    assert done.returncode == 0, done.stderr
+    assert embedded("net.int8.onnx")[1].threads == 2
+    again = command("reproduce", "net.int8.onnx", threads=1)
+    assert again.stdout == "net.int8.onnx: written again, byte for byte the same\n", again.stderr
