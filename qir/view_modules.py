@@ -6,7 +6,7 @@ things apart and changes no drawing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
@@ -63,6 +63,37 @@ def containers(paths: Iterable[tuple[Path, bool]]) -> list[Path]:
     for path, is_layer in paths:
         seen[path] = seen.get(path, 0) + is_layer
     return [path if path in above or seen[path] > 1 else path[:-1] for path, _ in paths]
+
+
+def enclosed(around: Sequence[Path], reads: Sequence[Read], movable: Set[int]) -> list[Path]:
+    """The modules of leaves, where a movable one lies in the module that all it reads from and all its readers are in.
+
+    What a pass put between two operations of a module has seldom a path there, and would cut the module in two.
+    """
+    sources, readers = [list[int]() for _ in around], [list[int]() for _ in around]
+    for read in reads:
+        for reader in read.readers:
+            sources[reader].append(read.source)
+            readers[read.source].append(reader)
+    above, below = [*around], [*around]
+    for leaf in sorted(movable):
+        above[leaf] = _shared([above[source] for source in sources[leaf]], around[leaf])
+    for leaf in sorted(movable, reverse=True):
+        below[leaf] = _shared([below[reader] for reader in readers[leaf]], around[leaf])
+    found = [*around]
+    for leaf in movable:
+        inner = _shared([above[leaf], below[leaf]], ())
+        if around[leaf][: len(inner)] != inner:
+            found[leaf] = inner
+    return found
+
+
+def _shared(paths: Sequence[Path], otherwise: Path) -> Path:
+    """The beginning that all paths have; `otherwise` where there are none."""
+    if not paths:
+        return otherwise
+    low, high = min(paths), max(paths)
+    return low[: next((depth for depth, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))]
 
 
 def modules_of(around: Sequence[Path], reads: Sequence[Read]) -> Module:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from qir.facts import is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.rewrite import Note, Outcome
 from qir.text import value_names
-from qir.view_modules import Path, Read, containers, path_of
+from qir.view_modules import Path, Read, containers, enclosed, path_of
 from qir.view_records import Data, Tables, border, record
 from qir.watch import Watcher
 
@@ -70,8 +71,10 @@ class Stages(Watcher):
         stage.leaves += [record(node, names, self.tables) for node in nodes]
         stage.leaves += [border(value, names, self.tables, "output") for value in graph.outputs]
         paths = [(path_of(node.module or node.scope), node.module is not None) for node in nodes]
-        stage.around = [*([()] * len(graph.inputs)), *containers(paths), *([()] * len(graph.outputs))]
         stage.reads = _reads(graph, nodes)
+        around: list[Path] = [*([()] * len(graph.inputs)), *containers(paths), *([()] * len(graph.outputs))]
+        placed = {leaf for leaf, node in enumerate(nodes, len(graph.inputs)) if not _written(node)}
+        stage.around = enclosed(around, stage.reads, placed)
         things = [*graph.inputs, *nodes, *(("output", number) for number in range(len(graph.outputs)))]
         hints = [value.hint for value in graph.inputs]
         hints += [node.results[0].hint if node.results else node.op for node in nodes]
@@ -175,6 +178,11 @@ def stages_of(graphs: Mapping[str, Graph] | Iterable[tuple[str, Graph]]) -> Stag
     for title, graph in graphs.items() if isinstance(graphs, Mapping) else graphs:
         made.add(title, graph)
     return made
+
+
+def _written(node: Node) -> bool:
+    """Whether the user wrote the operation, as a line of code tells."""
+    return not is_quantizer(node) and any(loc.file for loc in node.locs)
 
 
 def _reads(graph: Graph, nodes: list[Node]) -> list[Read]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qir.layered import GAP, Layers, Net, layered, rows_of
-from qir.view_modules import Drawing, Module, Port, Read, containers, drawings, modules_of, path_of
+from qir.view_modules import Drawing, Module, Port, Read, containers, drawings, enclosed, modules_of, path_of
 
 
 @st.composite
@@ -154,6 +154,13 @@ def test_a_module_that_computes_before_and_after_another_has_two_parts() -> None
     chain = [Read(leaf, (leaf + 1,)) for leaf in range(5)]
     root = modules_of(around, chain)
     assert [member.path for member in root.members if isinstance(member, Module)] == [("a",), ("b",), ("a",)]
+
+
+def test_what_stands_between_two_parts_of_a_module_lies_in_it() -> None:
+    around = [("a", "b"), (), ("q",), ("a", "c"), ("d",), (), ()]
+    reads = [Read(0, (1,)), Read(1, (2,)), Read(2, (3,)), Read(3, (4,)), Read(4, (5,))]
+    assert enclosed(around, reads, {1, 2, 4, 5}) == [("a", "b"), ("a",), ("a",), ("a", "c"), ("d",), (), ()]
+    assert enclosed(around, reads, set()) == around
 
 
 def test_a_layer_and_what_lies_in_it_are_a_module() -> None:

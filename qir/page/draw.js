@@ -147,20 +147,22 @@ function ring(context, box, color, space, width) {
   context.stroke();
 }
 
+/** The operator and, in the room that it leaves, its type; below them the path. */
 function drawText(context, box, kind, mark, title, under, right) {
-  const x = box.x + (kind === "quantizer" ? 18 : 11), space = box.width - 22 - (mark ? 18 : 0);
+  const inner = kind === "quantizer" || kind === "input" || kind === "output" ? 18 : 11, badge = mark ? 16 : 0;
+  const space = box.width - 2 * inner - badge;
   context.fillStyle = colors[`${kind}-text`];
   context.textBaseline = "middle";
-  context.font = `12px ${FONT}`;
-  context.textAlign = "right";
-  const note = right ? fitted(context, right, space * 0.55) : "", taken = note ? context.measureText(note).width + 8 : 0;
-  context.globalAlpha *= 0.85;
-  if (note) context.fillText(note, box.x + box.width - (kind === "quantizer" ? 18 : 11) - (mark ? 18 : 0), box.y + 15.5);
   context.textAlign = "left";
-  context.fillText(fitted(context, under, box.width - (kind === "quantizer" ? 36 : 22), true), x, box.y + 33);
-  context.globalAlpha /= 0.85;
   context.font = `600 14px ${FONT}`;
-  context.fillText(fitted(context, title, space - taken), x, box.y + 15.5);
+  const shown = fitted(context, title, space), rest = space - context.measureText(shown).width - 8;
+  context.fillText(shown, box.x + inner, box.y + 15.5);
+  context.font = `12px ${FONT}`;
+  context.globalAlpha *= 0.85;
+  context.fillText(fitted(context, under, box.width - 2 * inner, true), box.x + inner, box.y + 33);
+  context.textAlign = "right";
+  if (rest > 30) context.fillText(fitted(context, right, rest), box.x + box.width - inner - badge, box.y + 15.5);
+  context.globalAlpha /= 0.85;
   if (mark) {
     context.fillStyle = colors[mark];
     outline(context, box.x + box.width - 21, box.y + 5, 16, 16, 8);
