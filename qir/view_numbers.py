@@ -15,8 +15,7 @@ from qir.evaluate import Executor
 from qir.facts import is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.observers import ZERO_BIN, Histogram, NonFiniteError
-from qir.types import TensorType
-from qir.view_records import Data, finite
+from qir.view_records import Data, finite, is_float
 
 BARS = 96
 """So many bars a histogram has at most."""
@@ -94,7 +93,7 @@ def numbers_of(graph: Graph, executor: Executor, data: Iterable[Batch] = ()) -> 
     seen = {
         node: _of_weight(node) for node in graph.nodes() if is_quantizer(node) and node.operands[0].weight is not None
     }
-    watched = [node for node in graph.nodes() if node not in seen and _is_float(node)]
+    watched = [node for node in graph.nodes() if node not in seen and node.results and is_float(node.result)]
     rounding = [node for node in graph.nodes() if is_quantizer(node)]
     batches = iter(data)
     first = next(batches, None)
@@ -108,11 +107,6 @@ def numbers_of(graph: Graph, executor: Executor, data: Iterable[Batch] = ()) -> 
                     seen[node].see(exact)
                 seen[node].compare(exact, rounded)
     return {node: found for node, of in seen.items() if (found := of.data())}
-
-
-def _is_float(node: Node) -> bool:
-    type = node.results[0].type if node.results else None
-    return isinstance(type, TensorType) and type.dtype in ("f16", "bf16", "f32", "f64")
 
 
 def _of_weight(node: Node) -> Seen:

@@ -73,10 +73,11 @@ class Tables:
 def kind_of(node: Node) -> str:
     """How a node is drawn: `quantizer`, `integer`, `float`, `move` or `opaque`.
 
-    `integer` reads or writes narrow integers, or has quantizers around it so that a target may compute it with them;
-    `move` computes with shapes or moves data.
+    A `quantizer` puts a tensor on a grid, or writes floats as narrow integers or those as floats. What is `integer`
+    reads or writes narrow integers, or has quantizers around it so that a target may compute it with them; `move`
+    computes with shapes or moves data.
     """
-    if is_quantizer(node):
+    if is_quantizer(node) or _converts(node):
         return "quantizer"
     if node.definition.opaque:
         return "opaque"
@@ -106,9 +107,20 @@ def _ends_kernel(node: Node, value: Value) -> bool:
     )
 
 
+def _converts(node: Node) -> bool:
+    """Whether its first result is narrow integers and its first operand floats, or the other way round."""
+    ends = [values[0] for values in (node.operands, node.results) if values and values[0] is not None]
+    return len(ends) == 2 and any(map(_is_narrow, ends)) and any(map(is_float, ends))
+
+
 def _is_narrow(value: Value) -> bool:
     dtype = value.type.dtype if isinstance(value.type, TensorType) else None
     return dtype is not None and dtype[0] in "iu" and bit_width(dtype) <= 16
+
+
+def is_float(value: Value) -> bool:
+    """Whether it is a tensor of floats that are not narrower than 16 bits."""
+    return isinstance(value.type, TensorType) and value.type.dtype in ("f16", "bf16", "f32", "f64")
 
 
 def record(node: Node, names: Mapping[Value, str], tables: Tables) -> Data:

@@ -101,7 +101,7 @@ def _common_rows(stages: Sequence[Stage]) -> Mapping[int, int]:
 def _flat(stage: Stage, stages: Stages, row: Mapping[int, int]) -> Picture:
     """Every leaf of the stage, but for the quantizers of weights, in the rows given for lasting numbers."""
     readers = {reader for read in stage.reads for reader in read.readers}
-    shown = [leaf for leaf, data in enumerate(stage.leaves) if data["kind"] != "quantizer" or leaf in readers]
+    shown = [leaf for leaf, data in enumerate(stage.leaves) if "encoding" not in data or leaf in readers]
     number = {leaf: position for position, leaf in enumerate(shown)}
     quantized = {leaf["name"]: leaf for position, leaf in enumerate(stage.leaves) if position not in number}
     nets = [_net(read, number) for read in stage.reads if read.source in number]

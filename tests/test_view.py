@@ -119,6 +119,15 @@ def test_kinds_say_where_integers_are() -> None:
     assert [leaf["kind"] for leaf in stage.leaves if leaf["op"] == "Gelu"] == ["float"]
 
 
+def test_a_conversion_between_floats_and_integers_is_a_quantizer() -> None:
+    graph = qir.parse(QUANTIZED)
+    Pipeline.parse("legalize-onnx", graph).run(graph)
+    kinds = {leaf["op"]: leaf["kind"] for leaf in stages_of({"g": graph}).stages[0].leaves}
+    assert kinds["QuantizeLinear"] == kinds["DequantizeLinear"] == "quantizer"
+    assert kinds["Gelu"] == "float"
+    ElementTree.fromstring(svg({"g": graph}))
+
+
 # -- numbers ---------------------------------------------------------------------------------------------------------
 
 
