@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from qir.attributes import TRAINING
 from qir.backends.torch_emissions import Emission, call, emits, optional, owned
 from qir.graph import Node
 from qir.recurrent_steps import directions, kind_of, states_of
@@ -46,8 +47,18 @@ def whole_layer(
 @emits("qir.ScaledDotProductAttention")
 def scaled_dot_product_attention(node: Node) -> Emission:
     """F.scaled_dot_product_attention."""
-    options = {name: node.attr(name) for name in node.definition.attributes}
-    return call(F.scaled_dot_product_attention, *node.operands[:3], attn_mask=optional(node, 3), **options)
+    options = {name: node.attr(name) for name in ("is_causal", "scale", "enable_gqa")}
+    if node.attr("dropout"):
+        options |= {"dropout": node.attr("dropout"), "training": TRAINING}
+    function = attention if node.attr("dropout") else F.scaled_dot_product_attention
+    return call(function, *node.operands[:3], attn_mask=optional(node, 3), **options)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, dropout: float, training: bool,
+              **options: Any) -> Tensor:  # fmt: skip
+    """F.scaled_dot_product_attention with dropout in training."""
+    rate = dropout if training else 0.0
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, dropout_p=rate, **options)
 
 
 @emits("qir.LSTM", "qir.GRU", "qir.RNN")

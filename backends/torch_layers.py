@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,15 @@ def dropout(node: Node) -> Emission:
 def stochastic_depth(node: Node) -> Emission:
     """torchvision's stochastic depth."""
     return layer(modules.StochasticDepth(node.attr("p"), node.attr("mode")), node.operands[0])
+
+
+@emits("qir.InTraining")
+def in_training(node: Node) -> Emission:
+    """What the call was imported from, when training. Raises QirError where a graph from text has lost it."""
+    if not isinstance(node.host, nn.Module):
+        raise QirError("what this layer does in training was not imported", node, help="import the model again")
+    inner = node.host.inner if isinstance(node.host, modules.InTraining) else node.host
+    return layer(modules.InTraining(deepcopy(inner)), node.operands[0])
 
 
 def _check_pads(node: Node) -> None:

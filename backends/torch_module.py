@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import operator
 from collections.abc import Sequence
 from copy import deepcopy
@@ -30,7 +31,7 @@ from qir.backends import (  # noqa: F401  (they fill the table)
 )
 from qir.backends.torch_calls import opaque_call
 from qir.backends.torch_emissions import Emission
-from qir.backends.torch_modules import Call, Constant
+from qir.backends.torch_modules import Call, Constant, InferenceOnly
 from qir.backends.torch_named import framework_object
 from qir.backends.torch_onnx import emission_of, has_emission
 from qir.backends.torch_onnx_arrays import to_numpy, to_torch
@@ -48,6 +49,7 @@ from qir.errors import QirError
 from qir.evaluate import Runner
 from qir.facts import FUNCTIONALS_LIFTED, MODULES_UNROLLED, is_quantizer
 from qir.graph import Graph, Node, Value
+from qir.names import Paths
 from qir.nests import map_nested
 from qir.order import weights_in
 from qir.text import Names, value_names
@@ -119,12 +121,18 @@ class _Emitter:
 
     def run(self) -> fx.GraphModule:
         """The module."""
-        parameters = Names(taken=("self",))
+        # Inside of forward, fx calls input_1 what is called `input` outside.
+        hints = [identifier(value.hint) for value in self.graph.inputs]
+        parameters = Names(taken=("self", *(f"{hint}_1" for hint in hints if hasattr(builtins, hint))))
         for value in self.graph.inputs:
             name = identifier(value.hint)
             self.known[value] = self.fx.placeholder(parameters.name(value, f"{name}_" if iskeyword(name) else name))
         if self.graph.signature is not None:
             self._check_inputs()
+        if self.graph.inference_only:
+            path = Paths(self.graph).new("", "inference_only")
+            self._set_module(path, InferenceOnly())
+            self.fx.call_module(path, (self.graph.inference_only,))
         emissions = [(node, self._emission(node)) for node in self.nodes]
         share_grids((n.attrs["encoding"], e.target) for n, e in emissions if isinstance(e.target, Quantizer))
         for node, emission in sorted(emissions, key=lambda pair: len(pair[0].module or "")):

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qir.errors import QirError
+
 
 class Call(nn.Module):
     """A function as a layer: it passes all arguments through unchanged, and `training` where the call follows it."""
@@ -179,6 +181,48 @@ class StochasticDepth(nn.Module):
         if survival > 0.0:
             noise.div_(survival)
         return x * noise
+
+
+def in_training(x: Any) -> Any:
+    """What InTraining is imported as: its argument in inference."""
+    return x
+
+
+class InTraining(nn.Module):
+    """A layer that returns its argument, but for training."""
+
+    lowers_as = (in_training, None)
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Any) -> Any:
+        """The argument, or in training what the inner layer makes of it."""
+        return self.inner(x) if self.training else x
+
+
+def inference_only(reason: str) -> None:
+    """What InferenceOnly is imported as: nothing in inference."""
+
+
+class InferenceOnly(nn.Module):
+    """Refuses to be called in training while it is enabled."""
+
+    lowers_as = (inference_only, None)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enabled = True
+
+    def forward(self, reason: str) -> None:
+        """Nothing. Raises QirError in training."""
+        if self.training and self.enabled:
+            raise QirError(
+                f"{reason}, which was not recorded",
+                help="call eval(), or keep the module whole that asks: modules_to_exclude=[…]\n"
+                "to train what it computes in evaluation: model.inference_only.enabled = False",
+            )
 
 
 def prelu(x: Tensor, slope: Tensor) -> Tensor:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from qir.attributes import TRAINING
 from qir.errors import QirError
+from qir.frontends.torch_attention import InTraining
 from qir.frontends.torch_indexing import at
 from qir.frontends.torch_lowerings import Builder, Lowering, known
 from qir.frontends.torch_table import lowers
@@ -66,25 +69,53 @@ REORDERED: dict[Any, Any] = {
 }  # fmt: skip
 """ATen operators that are called otherwise than the function or layer that they implement, None where that is none."""
 
-REGIONS: dict[str, Any] = {
-    "wrap_with_set_grad_enabled": lambda enabled, body, *operands: (body, operands, enabled),
-    "wrap_with_autocast": lambda device, dtype, enabled, cache, body, *operands: (
-        (body, operands, True) if not enabled else _no_autocast()
-    ),
-}
-"""Blocks under a context that torch.export keeps as one call: their calls, their operands, whether gradients pass."""
+FOLLOWS: dict[Any, int] = {
+    **{getattr(aten, f"{kind}{ending}").default: 2
+       for kind in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout") for ending in ("", "_")},
+    aten.rrelu.default: 3, aten.rrelu_.default: 3, aten.batch_norm.default: 5, aten.instance_norm.default: 5,
+    aten.scaled_dot_product_attention.default: 4,
+}  # fmt: skip
+"""Operators that compute otherwise in training: the place of their training flag, or of their rate of dropout."""
 
 
-def _no_autocast() -> Any:
-    raise QirError("a part of the model runs under autocast", stage="import", help="keep that module whole")
+def following(target: Any, args: Sequence[Any], rate: float) -> tuple[Any, ...]:
+    """The arguments of a call of one of FOLLOWS that follows the training flag; `rate` is its dropout's, if not 0."""
+    arguments = target._schema.arguments
+    filled = [*args, *(argument.default_value for argument in arguments[len(args) :] if not argument.kwarg_only)]
+    filled[FOLLOWS[target]] = InTraining(rate) if arguments[FOLLOWS[target]].name == "dropout_p" else TRAINING
+    if rate and arguments[1].name == "p":
+        filled[1] = rate
+    return tuple(filled)
 
 
-FOLLOWS = {
-    getattr(aten, f"{kind}{ending}").default
-    for kind in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-    for ending in ("", "_")
-}
-"""Operators whose third argument is a training flag."""
+def all_calls(program: torch.export.ExportedProgram) -> Iterator[fx.Node]:
+    """The calls of a program, those in blocks among them."""
+    for module in program.graph_module.modules():
+        if isinstance(module, fx.GraphModule):
+            yield from module.graph.nodes
+
+
+def is_noted(node: fx.Node) -> bool:
+    """Whether the call is one of which `FlagRecorder` has noted what it was given."""
+    first = node.args[0] if node.target in FOLLOWS else None
+    return isinstance(first, fx.Node) and first.target is aten.alias.default
+
+
+def operator_name(target: Any) -> str:
+    """The dotted name of an operator or a function."""
+    if isinstance(target, torch._ops.OpOverload):
+        return f"torch.ops.{target._schema.name.replace('::', '.')}.{target._overloadname}"
+    return f"torch.{getattr(target, '__module__', '')}.{getattr(target, '__name__', target)}"
+
+
+def as_written(target: Any, args: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with a training flag given by name, and those behind it."""
+    first = next((place for place, value in enumerate(args) if value is TRAINING), None)
+    if first is None:
+        return tuple(args), {}
+    names = [argument.name for argument in target._schema.arguments]
+    return tuple(args[:first]), dict(zip(names[first:], args[first:], strict=False))
+
 
 RECURRENT = {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
 """Operators whose seventh argument is a training flag."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from torch import fx, nn
@@ -14,8 +15,10 @@ from qir.frontends.torch_calls import follows_training
 class Callers:
     """Reads the modules, from the outermost inwards, whose forward makes a call of the model."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, regularizers: Collection[nn.Module] = ()) -> None:
+        """`regularizers` are modules that return their argument, of which the return is recorded."""
         self.model = model
+        self.regularizers = regularizers
 
     def stack(self, node: fx.Node) -> list[tuple[str, str]]:
         """Path and class of each module."""
@@ -29,6 +32,8 @@ class Callers:
         if not stack:
             return None
         path, kind = stack[-1]
+        if self.regularizer(node) is not None:
+            return path
         if node.target is aten.batch_norm.default and isinstance(self.model, nn.Module):
             return path if follows_training(self.model.get_submodule(path)) else None
         home = kind.rpartition(".")[0]
@@ -37,6 +42,32 @@ class Callers:
         if home != nn.ZeroPad2d.__module__ and node.target is aten.pad.default:  # of a convolution
             return None
         return path if kind.startswith("torch.nn.modules.") and kind.rpartition(".")[2] in SINGLE_CALL else None
+
+    def is_identity(self, node: fx.Node) -> bool:
+        """Whether the call is the return of an nn.Identity."""
+        stack = self.stack(node)
+        return bool(stack) and stack[-1][1].endswith(".Identity")
+
+    def regularizer(self, node: fx.Node) -> nn.Module | None:
+        """The module whose return of its argument this is."""
+        stack = self.stack(node) if self.regularizers and node.target is aten.alias.default else []
+        module = self.model.get_submodule(stack[-1][0]) if stack else None
+        return module if module in self.regularizers else None
+
+    def rate(self, node: fx.Node) -> float:
+        """The rate of dropout in training of the attention layer that makes the call."""
+        stack = self.stack(node) if isinstance(self.model, nn.Module) else []
+        module = self.model.get_submodule(stack[-1][0]) if stack else None
+        return float(module.dropout) if isinstance(module, nn.MultiheadAttention) else 0.0
+
+    def follows_training(self, node: fx.Node) -> bool:
+        """Whether a layer makes the call that computes otherwise in training."""
+        if self.rate(node):
+            return True
+        path = self.layer(node)
+        if path is None or not isinstance(self.model, nn.Module) or node.target is not aten.instance_norm.default:
+            return path is not None
+        return bool(getattr(self.model.get_submodule(path), "track_running_stats", False))
 
     def in_layer(self, node: fx.Node) -> bool:
         """Whether the call is one of several that a layer of torch.nn makes."""

@@ -14,10 +14,12 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from qir.errors import QirError
+from qir.frontends.torch_attention import InTraining
 from qir.frontends.torch_lowerings import DTYPES, type_of_tensor
 from qir.frontends.torch_program import quiet
 from qir.frontends.torch_state import untouched
-from qir.frontends.torch_trace import Trace, TrainingFlag
+from qir.frontends.torch_trace import Trace
+from qir.frontends.torch_training import TrainingFlag
 from qir.graph import Value
 from qir.types import UNKNOWN, Dim, ScalarType, SequenceType, TensorType, Type
 
@@ -117,7 +119,8 @@ class _Recorder(fx.Interpreter):
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
         return fx.node.map_aggregate(
-            super().fetch_args_kwargs_from_env(n), lambda leaf: False if isinstance(leaf, TrainingFlag) else leaf
+            super().fetch_args_kwargs_from_env(n),
+            lambda leaf: 0 if isinstance(leaf, TrainingFlag | InTraining) else leaf,
         )
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,23 +23,29 @@ from qir.errors import Loc, QirError
 from qir.frontends.torch_aten import (
     FOLLOWS,
     RECURRENT,
-    REGIONS,
     REORDERED,
     aliases,
+    all_calls,
+    as_written,
     aten,
+    following,
     functional,
+    is_noted,
     lowering_of,
+    operator_name,
 )
 from qir.frontends.torch_callers import Callers
-from qir.frontends.torch_calls import CHECKS, main_node, mark_order, opaque, same_kind
+from qir.frontends.torch_calls import CHECKS, lowering_of_layer, main_node, mark_order, opaque, same_kind
 from qir.frontends.torch_computed import DeviceOf
+from qir.frontends.torch_flags import Given
 from qir.frontends.torch_lowerings import Builder, Unlowered
 from qir.frontends.torch_names import CallNames, RecordedNames
-from qir.frontends.torch_program import Recording, export, type_of_example
+from qir.frontends.torch_program import Recording, export, state_at, type_of_example
+from qir.frontends.torch_regions import REGIONS
 from qir.frontends.torch_table import tried
 from qir.frontends.torch_trace import nothing_whole, users_line
 from qir.frontends.torch_weights import Weights
-from qir.frontends.torch_whole import WHOLE, Call
+from qir.frontends.torch_whole import WHOLE
 from qir.graph import Graph, Node, Value
 from qir.types import UNKNOWN
 
@@ -70,19 +76,19 @@ def import_exported(
         else export(model, tuple(example_inputs), dict(example_keywords or {}), whole, dynamic, layers)
     )
     try:
-        return _Importer(model, made.program, list(made.flags), made.calls).run()
+        return ProgramImporter(model, made).run()
     except InPlaceOnView:
-        return _Importer(model, made.program.run_decompositions({}), list(made.flags), made.calls).run()
+        return ProgramImporter(model, replace(made, program=made.program.run_decompositions({}))).run()
 
 
 @dataclass
-class _Importer:
+class ProgramImporter:
     """Walks one exported program and builds our graph."""
 
     model: Any
-    program: torch.export.ExportedProgram
-    flags: list[bool]
-    calls: Mapping[str, Call]
+    recording: Recording
+    program: torch.export.ExportedProgram = field(init=False)
+    given: list[Given] = field(init=False)
     graph: Graph = field(default_factory=Graph)
     known: dict[fx.Node, Any] = field(default_factory=dict)
     devices: dict[torch.device, Value] = field(default_factory=dict)
@@ -91,13 +97,17 @@ class _Importer:
     recorded: RecordedNames = field(init=False)
     callers: Callers = field(init=False)
     in_order: list[Node] = field(default_factory=list)
-    position: dict[fx.Node, int] = field(default_factory=dict)
+    position: dict[fx.Node, tuple[int, ...]] = field(default_factory=dict)
 
     def run(self) -> Graph:
         """The graph."""
+        self.program, self.given = self.recording.program, list(self.recording.given)
+        self.graph.inference_only = self.recording.inference_only
+        if sum(map(is_noted, all_calls(self.program))) != len(self.given):
+            self._forget_flags()
         self.graph.name = re.sub(r"\W", "", type(self.model).__name__) or "main"
         nodes = list(self.program.graph.nodes)
-        self.recorded, self.callers = RecordedNames(nodes), Callers(self.model)
+        self.recorded, self.callers = RecordedNames(nodes), Callers(self.model, self.recording.regularizers)
         specs = self.program.graph_signature.input_specs
         self.names = CallNames([spec.arg.name for spec in specs if spec.kind.name == "USER_INPUT"])
         if isinstance(self.model, nn.Module):
@@ -105,7 +115,7 @@ class _Importer:
         else:
             state = {**self.program.state_dict, **self.program.constants}
             self.weights = Weights(self.graph, state.items(), self.program.constants)
-        self.position = {node: number for number, node in enumerate(nodes)}
+        self.position = {node: (number,) for number, node in enumerate(nodes)}
         kinds = iter(specs)
         for node in nodes:
             if node.op == "placeholder":
@@ -115,14 +125,34 @@ class _Importer:
             elif node.op == "output":
                 self._output(node)
             else:
-                self._call(node)
+                self.call(node)
         if isinstance(self.model, nn.Module):
             self.weights.add_unread()
-        mark_order(self.in_order)
-        self.names.give()
+        self.finish()
         names = self.program.module_call_graph[0].signature.forward_arg_names
         self.graph.signature = (list(names), self.program.call_spec.in_spec)
         return self.graph
+
+    def _forget_flags(self) -> None:
+        """What calls were given is known for others than were recorded in the end."""
+        if any(given.flag for given in self.given):
+            self.graph.inference_only = (
+                self.graph.inference_only or "a call that follows train() and eval() is computed"
+            )
+        self.given = []
+
+    def finish(self) -> None:
+        """Rank and name the calls."""
+        mark_order(self.in_order)
+        self.names.give()
+
+    def inner(self, name: str) -> ProgramImporter:
+        """An importer into an empty graph, of a block of the program."""
+        inner = copy(self)
+        inner.graph = Graph(name)
+        inner.weights, inner.names = Weights(inner.graph, ()), CallNames()
+        inner.known, inner.in_order, inner.devices = {}, [], {}
+        return inner
 
     def _input(self, node: fx.Node, spec: Any) -> None:
         kind = spec.kind.name
@@ -133,98 +163,68 @@ class _Importer:
             return
         if kind not in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR"):
             raise QirError(f"the model has an input of kind {kind.lower()}, which a graph has not", stage="import")
-        self.known[node] = self.weights.of(self._state(spec.target))
-
-    def _state(self, path: str) -> torch.Tensor:
-        found: Any = self.program.state_dict.get(path)
-        if found is None:
-            found = self.program.constants[path]
-        if isinstance(self.model, nn.Module):
-            owner, _, name = path.rpartition(".")
-            with suppress(AttributeError):
-                found = getattr(self.model.get_submodule(owner), name)
-        return torch.as_tensor(found) if not isinstance(found, torch.Tensor) else found
+        self.known[node] = self.weights.of(state_at(self.program, self.model, spec.target))
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
-    def _resolve(self, argument: Any) -> Any:
+    def resolve(self, argument: Any) -> Any:
         match argument:
             case fx.Node():
                 return self.known[argument]
             case tuple() | list():
-                return same_kind(argument, map(self._resolve, argument))
+                return same_kind(argument, map(self.resolve, argument))
             case dict():
-                return {key: self._resolve(item) for key, item in argument.items()}
+                return {key: self.resolve(item) for key, item in argument.items()}
             case slice():
-                return slice(*map(self._resolve, (argument.start, argument.stop, argument.step)))
+                return slice(*map(self.resolve, (argument.start, argument.stop, argument.step)))
             case torch.device() if argument in self.devices:
                 return DeviceOf(self.devices[argument], argument)
         return argument
 
-    def _call(self, node: fx.Node) -> None:
+    def call(self, node: fx.Node) -> None:
         target: Any = node.target
         name = str(getattr(target, "_opname", getattr(target, "__name__", target)))
         if not node.users and name.startswith(CHECKS):
             return
-        args, kwargs = self._resolve(node.args), self._resolve(node.kwargs)
+        args, kwargs = self.resolve(node.args), self.resolve(node.kwargs)
         if target is operator.getitem and isinstance(args[0], list | tuple):
             self.known[node] = args[0][args[1]]
             return
-        identity = target is aten.alias.default and not self.callers.stack(node)[-1][1].endswith(".Identity")
-        if identity or target is aten.lift_fresh_copy.default:
+        passes = target is aten.alias.default and self.callers.regularizer(node) is None
+        if (passes and not self.callers.is_identity(node)) or target is aten.lift_fresh_copy.default:
             self.known[node] = args[0]
             return
         if target is WHOLE:
             build = Builder(self.graph, self.weights.of)
-            self.known[node] = self.calls[args[1]].build(build, args[0])
-            self._place(build, node, None)
+            self.known[node] = self.recording.calls[args[1]].build(build, args[0])
+            self.place(build, node)
             return
         if name in REGIONS:
-            self.known[node] = self._region(node, *REGIONS[name](*args))
+            self.known[node] = REGIONS[name](self, node, *args)
             return
         mutates = isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
         build = Builder(self.graph, self.weights.of)
-        follows = target in FOLLOWS and bool((self.flags and self.flags.pop(0)) or self.callers.layer(node))
-        if follows:
-            args = (*args[:2], TRAINING)
+        if target is aten.softmax.int and self.callers.rate(node):
+            path = self.callers.scope(node)
+            self.graph.inference_only = f"the attention {path} drops shares in training, between the calls of its parts"
+        if target in FOLLOWS:
+            given = self.given.pop(0) if self.given and is_noted(node) else Given(False, self.callers.rate(node))
+            if given.flag or self.callers.follows_training(node):
+                args = following(target, args, given.rate)
         result = self._lowered(build, node, target, args, kwargs)
         if isinstance(result, Unlowered):
-            if follows:
-                args, kwargs = args[:2], {"train": TRAINING}
-            result = self._whole(build, functional(target) if mutates else target, args, kwargs, str(result))
-        self._place(build, node, result)
+            args, named = as_written(target, args)
+            whole = functional(target) if mutates else target
+            result = self.kept(build, whole, args, {**named, **kwargs}, str(result))
+        self.place(build, node, result)
         self.known[node] = result
         if mutates:
             self._overwrite(node, args[0], result)
 
-    def _region(self, node: fx.Node, body: fx.GraphModule, operands: Sequence[Any], gradients: bool) -> list[Any]:
-        """The results of a block of calls that ran under a context; without gradients, cut off from them."""
-        returned: Any = ()
-        arguments = iter(operands)
-        for inner in body.graph.nodes:
-            self.position[inner] = self.position[node]
-            if inner.op == "placeholder":
-                self.known[inner] = next(arguments)
-            elif inner.op == "get_attr":
-                self.known[inner] = getattr(body, str(inner.target))
-            elif inner.op == "output":
-                returned = self._resolve(inner.args[0])
-            else:
-                self._call(inner)
-        if gradients:
-            return list(returned)
-        return [self._detached(node, value) for value in returned]
-
-    def _detached(self, node: fx.Node, value: Any) -> Any:
-        if not isinstance(value, Value) or value.type.dtype is None or value.type.dtype[0] not in "fbc":
-            return value
-        build = Builder(self.graph, self.weights.of)
-        result = self._whole(build, aten.detach.default, [value], {})
-        result.type = value.type
-        self.in_order += build.added
-        return result
-
     def _lowered(self, build: Builder, node: fx.Node, target: Any, args: Any, kwargs: Any) -> Any:
+        if (module := self.callers.regularizer(node)) is not None:
+            result = tried(build, lowering_of_layer(module), args, kwargs)
+            return build("qir.InTraining", *args) if isinstance(result, Unlowered) else result
         if target in RECURRENT and self.callers.layer(node):
             args = (*args[:6], TRAINING, *args[7:])
         if target in REORDERED:
@@ -238,35 +238,29 @@ class _Importer:
             return Unlowered("it has several results")
         return result
 
-    def _whole(self, build: Builder, target: Any, args: Any, kwargs: Any, reason: str = "") -> Any:
-        if isinstance(target, torch._ops.OpOverload):
-            name = f"torch.ops.{target._schema.name.replace('::', '.')}.{target._overloadname}"
-        else:
-            name = f"torch.{getattr(target, '__module__', '')}.{getattr(target, '__name__', target)}"
+    def kept(self, build: Builder, target: Any, args: Any, kwargs: Any, reason: str = "") -> Any:
         if any(isinstance(arg, fx.GraphModule) for arg in args):
             raise QirError(f"the model calls {target}, which takes functions", stage="import",
-                           help="call it in a function that torch.fx.wrap keeps whole")  # fmt: skip
-        return opaque(build, name, args, kwargs, target, reason)
+                           help="keep the module whole that calls it: modules_to_exclude=[…]")  # fmt: skip
+        return opaque(build, operator_name(target), args, kwargs, target, reason)
 
-    def _place(self, build: Builder, node: fx.Node, result: Any) -> None:
+    def place(self, build: Builder, node: fx.Node, result: Any = None) -> None:
         """Give new nodes their types, locations and, where a layer made the call, the layer's path."""
         layer, scope = self.callers.layer(node), self.callers.scope(node)
         loc = Loc(*users_line(node), scope)
         for new in build.added:
             new.locs = (loc,)
-        if isinstance(result, Value) and result.node is not None and result.node in build.added:
+        if isinstance(result, Value) and result.node in build.added:
             known = type_of_example(node.meta.get("val"))
-            if known != UNKNOWN:
-                result.type = known
+            result.type = result.type if known == UNKNOWN else known
         main = main_node(build.added, layer) if layer else None
         if main is not None and layer is not None:
             self.names.add(main, layer.replace(".", "_"))
-        elif build.added and not self.callers.in_layer(node):
-            self.names.add(build.added[-1], self.recorded.of(node))
-        if main is not None and layer is not None:
             main.module = layer
             if isinstance(self.model, nn.Module) and not main.definition.opaque:
                 main.host = self.model.get_submodule(layer)
+        elif build.added and not self.callers.in_layer(node):
+            self.names.add(build.added[-1], self.recorded.of(node))
         self.in_order += build.added
 
     def _overwrite(self, node: fx.Node, target: Any, result: Any) -> None:
@@ -294,7 +288,7 @@ class _Importer:
             if spec.kind.name != "USER_OUTPUT":
                 raise QirError(f"the model updates {spec.target} in forward", stage="import",
                                help="keep that module whole, or update the buffer outside of forward")  # fmt: skip
-            value = self._resolve(returned)
+            value = self.resolve(returned)
             if isinstance(value, torch.Tensor):
                 value = self.weights.of(value)
             if isinstance(value, Value):

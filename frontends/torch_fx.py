@@ -37,12 +37,12 @@ from qir.frontends.torch_table import lowers, tried
 from qir.frontends.torch_trace import (
     WITHOUT_GRADIENT,
     Trace,
-    TrainingFlag,
     nothing_whole,
     number_of_arguments,
     trace,
     users_line,
 )
+from qir.frontends.torch_training import TrainingFlag
 from qir.frontends.torch_weights import Weights
 from qir.graph import Graph, Node, Value
 from qir.types import ScalarType
@@ -87,6 +87,7 @@ class _Importer:
 
     def run(self) -> Graph:
         """The graph."""
+        self.graph.inference_only = self.traced.inference_only
         self.graph.name = re.sub(r"\W", "", type(self.model).__name__) or "main"
         self.weights = Weights.of_module(self.graph, self.model)
         self.position = {node: number for number, node in enumerate(self.traced.graph.nodes)}
@@ -226,7 +227,8 @@ class _Importer:
         layer = self.traced.root.get_submodule(path)
         args, kwargs = self._arguments(node)
         build = Builder(self.graph, self.weights.of)
-        result = self._kept_whole(layer) or tried(build, lowering_of_layer(layer), args, kwargs)
+        result: Any = build("qir.InTraining", *args) if path in self.traced.regularizers else None
+        result = result or self._kept_whole(layer) or tried(build, lowering_of_layer(layer), args, kwargs)
         if isinstance(result, Unlowered):
             function, _ = getattr(layer, "lowers_as", (None, None))
             name = full_name(function) if function else f"torch.nn.{type(layer).__name__}"

@@ -80,7 +80,7 @@ def dropout(build: Builder, input: Value, p: float = 0.5, training: Any = True, 
     return build("Dropout", input, float(p))
 
 
-@lowers("torchvision.ops.stochastic_depth.stochastic_depth")
+@lowers("torchvision.ops.stochastic_depth.stochastic_depth", "torchvision.ops.stochastic_depth.StochasticDepth")
 def stochastic_depth(build: Builder, input: Value, p: float, mode: str, training: Any = True) -> Value:
     """qir.StochasticDepth that follows train() and eval()."""
     if training is False:
@@ -93,3 +93,15 @@ def stochastic_depth(build: Builder, input: Value, p: float, mode: str, training
 def identity(build: Builder, input: Value) -> Value:
     """Identity."""
     return build("Identity", input)
+
+
+@lowers("qir.backends.torch_modules.in_training")
+def in_training(build: Builder, x: Value) -> Value:
+    """qir.InTraining."""
+    return build("qir.InTraining", x)
+
+
+@lowers("qir.backends.torch_modules.inference_only")
+def inference_only(build: Builder, reason: str) -> None:
+    """The graph stands for the model in inference alone."""
+    build.graph.inference_only = reason

@@ -67,10 +67,17 @@ class Lowerings(Table):
 
     def of_layer(self, layer: torch.nn.Module) -> Lowering | None:
         """The lowering of a layer: of its class, or of a base whose forward it did not change."""
+        if (found := self.table.get(class_name(layer))) is not None:
+            return found
         for kind in type(layer).__mro__:
             if kind in self.table:
                 return self.table[kind] if type(layer).forward is getattr(kind, "forward", None) else None
         return None
+
+
+def class_name(layer: torch.nn.Module) -> str:
+    """The full name of a layer's class."""
+    return f"{type(layer).__module__}.{type(layer).__qualname__}"
 
 
 def _folded(operation: Callable[..., Any], lowering: Lowering) -> Lowering:

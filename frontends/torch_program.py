@@ -6,8 +6,8 @@ import inspect
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -17,19 +17,26 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from qir.frontends.torch_errors import untraceable
+from qir.frontends.torch_flags import FlagRecorder, Given, rates_in_training, recording_flags
 from qir.frontends.torch_lowerings import DTYPES
-from qir.frontends.torch_trace import nothing_whole, recording_flags
+from qir.frontends.torch_trace import nothing_whole
 from qir.frontends.torch_whole import Call, kept_whole, observed
 from qir.types import UNKNOWN, ScalarType, TensorType, Type
 
 
 @dataclass(frozen=True)
 class Recording:
-    """An exported program, for every call with a training flag whether it was the module's own, and the whole calls."""
+    """An exported program, what the calls were given that compute otherwise in training, and the whole calls.
+
+    `regularizers` are modules that return their argument, unless they are training; `inference_only` says why the calls
+    are others in training.
+    """
 
     program: torch.export.ExportedProgram
-    flags: Sequence[bool] = ()
+    given: Sequence[Given] = ()
     calls: Mapping[str, Call] = field(default_factory=dict)
+    regularizers: Collection[nn.Module] = ()
+    inference_only: str = ""
 
 
 def export(
@@ -53,12 +60,27 @@ def export(
         args, keywords = given if axes is None else twice
         shapes = None if axes is None else dynamic_shapes(model, args, keywords, axes)
         try:
-            with kept_whole(calls), recording_flags(model) as flags, quiet(), _remembering(shapes is None):
+            with kept_whole(calls), recording_flags(model) as recorder, quiet(), _remembering(shapes is None):
                 program = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
-            return Recording(program, flags, calls)
+            followed, reason = _in_training(model, recorder, args, keywords, whole)
+            return Recording(program, followed, calls, recorder.regularizers, reason)
         except Exception as error:  # torch.export raises whatever the model's own code raises, and much of its own
             failures.append(error)
     raise untraceable("torch.export can not follow this model", model, failures[-1]) from failures[-1]
+
+
+def _in_training(
+    model: nn.Module, recorder: FlagRecorder, args: Any, keywords: Any, whole: Callable[[nn.Module], bool]
+) -> tuple[Sequence[Given], str]:
+    """What calls were given, and why others are made in training, if they are."""
+    if not recorder.asked:
+        return recorder.given, ""
+    outermost = [*recorder.regularizers, *filter(whole, model.modules())]
+    still = {part for module in outermost for part in module.modules()}
+    given = None
+    with quiet(), torch.random.fork_rng(devices=[]), suppress(Exception):  # in training it takes other arguments, say
+        given = rates_in_training(model, args, keywords, still, recorder.given)
+    return (recorder.given, str(recorder.asked[0])) if given is None else (given, "")
 
 
 def dynamic_shapes(model: nn.Module, args: Any, keywords: Any, axes: Callable[[Any], Any]) -> Any:
@@ -106,6 +128,18 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
+
+
+def state_at(program: torch.export.ExportedProgram, model: Any, path: str) -> torch.Tensor:
+    """The parameter, buffer or constant at a path: the model's own, where it is a module that has it."""
+    found: Any = program.state_dict.get(path)
+    if found is None:
+        found = program.constants[path]
+    if isinstance(model, nn.Module):
+        owner, _, name = path.rpartition(".")
+        with suppress(AttributeError):
+            found = getattr(model.get_submodule(owner), name)
+    return torch.as_tensor(found) if not isinstance(found, torch.Tensor) else found
 
 
 def type_of_example(value: Any) -> Type:

@@ -6,29 +6,25 @@ import inspect
 import operator
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
-from torch.overrides import TorchFunctionMode
 
 from qir.errors import Loc, QirError
 from qir.frontends.torch_draws import RecordingDraws
 from qir.frontends.torch_einops import einops_functions, recording_einops
 from qir.frontends.torch_errors import untraceable
 from qir.frontends.torch_lines import is_users
+from qir.frontends.torch_lowerings import class_name, lowers
 from qir.frontends.torch_names import called
+from qir.frontends.torch_rates import described, follow_rates
 from qir.frontends.torch_state import untouched
+from qir.frontends.torch_training import Asked, regularizes, set_flags, users_frame
 from qir.lines import shortened
-
-
-class TrainingFlag(int):
-    """Stands for `self.training` during the trace, so that a call that was given the flag can be told."""
 
 
 class _Proxy(fx.Proxy):
@@ -58,10 +54,12 @@ class _Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True
 
-    def __init__(self, fixed: Mapping[str, Any], whole: Callable[[nn.Module], bool]) -> None:
+    def __init__(self, fixed: Mapping[str, Any], whole: Callable[[nn.Module], bool], asked: list[Asked]) -> None:
         super().__init__(autowrap_functions=einops_functions())
         self.fixed = fixed
         self.whole = whole
+        self.asked = asked
+        self.regularizers: dict[str, nn.Module] = {}
         self.autocast, self.gradients = _autocast(), torch.is_grad_enabled()
 
     def create_node(
@@ -76,7 +74,7 @@ class _Tracer(fx.Tracer):
             raise QirError(f"forward writes into the argument out= of {getattr(target, '__name__', target)}",
                            stage="import", help="use what the call returns")  # fmt: skip
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
-        node.meta[_LINE] = _line_of_caller()
+        node.meta[_LINE] = users_frame(sys._getframe(1), trace.__code__)
         node.meta[WITHOUT_GRADIENT] = torch.is_grad_enabled() != self.gradients
         return node
 
@@ -84,7 +82,17 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return self.whole(m) or super().is_leaf_module(m, module_qualified_name)
+        return self.whole(m) or class_name(m) in lowers.table or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        before = len(self.asked)
+        result = super().call_module(m, forward, args, kwargs)
+        if not regularizes(m, self.asked[before:], args, kwargs, result):
+            return result
+        del self.asked[before:]
+        path = self.path_of_module(m)
+        self.regularizers[path] = m
+        return self.create_proxy("call_module", path, args, kwargs)
 
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, dict) and type(a) is not dict:  # fx makes a plain one of it
@@ -109,20 +117,6 @@ def _left_out(model: nn.Module, given: int | None) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _symbolic_training(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
-    """Inside, no module is training, and the flag of those that are not torch's own can be recognized.
-
-    Torch's layers hand theirs to compiled functions, which take nothing but a plain one. What forward changes is taken
-    back in the end; yields a function that lists it.
-    """
-    with untouched(model) as changed:
-        for module in model.modules():
-            own = type(module).__module__.startswith("torch.")
-            vars(module)["training"] = False if own else TrainingFlag(0)
-        yield changed
-
-
 def nothing_whole(module: nn.Module) -> bool:
     """The choice that keeps no module whole."""
     return False
@@ -130,11 +124,17 @@ def nothing_whole(module: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class Trace:
-    """The calls that a model makes, and the tensors and other objects that they read from outside of it."""
+    """The calls that a model makes, and the tensors and other objects that they read from outside of it.
+
+    `regularizers` are the paths of modules that return their argument, unless they are training; `inference_only` says
+    why the calls are others in training.
+    """
 
     graph: fx.Graph
     root: nn.Module
     constants: Mapping[str, Any] = field(default_factory=dict)
+    regularizers: Collection[str] = ()
+    inference_only: str = ""
 
     def attribute(self, path: str) -> Any:
         """What a `get_attr` node reads."""
@@ -160,14 +160,35 @@ def trace(
         raise QirError("torch.fx does not see the hooks of the model itself", stage="import",
                        help="put the model into another module, or remove the hooks")  # fmt: skip
     fixed = {**_left_out(model, given), **(concrete or {})}
-    with _symbolic_training(model) as changed, recording_einops():
-        traced = _traced(model, _Tracer(fixed, whole))
+    with untouched(model) as changed, recording_einops():
+        tracer = _Tracer(fixed, whole, set_flags(model))
+        traced = _traced(model, tracer)
         if state := changed():
-            again = _traced(model, _Tracer(fixed, whole))
-            if list(map(_described, traced.graph.nodes)) != list(map(_described, again.graph.nodes)):
+            again = _traced(model, _Tracer(fixed, whole, []))
+            if list(map(described, traced.graph.nodes)) != list(map(described, again.graph.nodes)):
                 message = f"forward changes {state[0]} and computes with it, and a graph keeps no state"
                 raise QirError(message, stage="import", help="keep that module whole: modules_to_exclude=[…]")
-        return traced
+        if tracer.asked and not _follows(model, traced, tracer):
+            traced = replace(traced, inference_only=str(tracer.asked[0]))
+        return replace(traced, regularizers=tracer.regularizers.keys())
+
+
+def _follows(model: nn.Module, traced: Trace, tracer: _Tracer) -> bool:
+    """Whether the calls are the same in training, but for rates of dropout, which follow the flag from now on."""
+    still = {part for module in tracer.regularizers.values() for part in module.modules()}
+    asked = set_flags(model, True, still)
+    try:
+        other = _traced(model, _Tracer(tracer.fixed, lambda module: module in still or tracer.whole(module), asked))
+    except QirError:  # in training it takes other arguments, for example
+        return False
+    same = traced.constants.keys() == other.constants.keys()
+    for path, constant in traced.constants.items() if same else ():
+        same = same and (constant is other.constants[path] or _equal(constant, other.constants[path]))
+    return same and follow_rates(traced.graph, other.graph)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else bool(a == b)
 
 
 def _traced(model: nn.Module, tracer: _Tracer) -> Trace:
@@ -181,10 +202,6 @@ def _traced(model: nn.Module, tracer: _Tracer) -> Trace:
         raise untraceable("torch.fx can not trace this model", model, error) from error
     made = {name for name in tracer.tensor_attrs.values() if name in vars(model)} - before
     return Trace(graph, model, {name: vars(model).pop(name) for name in made})
-
-
-def _described(node: fx.Node) -> tuple[Any, ...]:
-    return node.op, node.target, str(node.args), str(node.kwargs)
 
 
 def number_of_arguments(star: fx.Node, given: int | None) -> int:
@@ -203,57 +220,9 @@ def number_of_arguments(star: fx.Node, given: int | None) -> int:
     return max((index for index in indices if isinstance(index, int)), default=-1) + 1
 
 
-class _FlagRecorder(TorchFunctionMode):
-    """Notes, for every dropout, whether it was given the module's own training flag, and hands it a plain one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.given: list[bool] = []
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if function in DROPOUTS:
-            self.given.append(any(isinstance(value, TrainingFlag) for value in (*args, *kwargs.values())))
-        plain = [bool(value) if isinstance(value, TrainingFlag) else value for value in args]
-        if function in DROPOUTS and plain:
-            # Some of them return the very tensor that they are given, and torch.export then takes the two for one.
-            plain[0] = torch.ops.aten.alias(plain[0])
-        return function(*plain, **{k: bool(v) if isinstance(v, TrainingFlag) else v for k, v in kwargs.items()})
-
-
-DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
-
-
-def _leave_a_trace(module: nn.Module, args: Any, output: Any) -> Any:
-    """Let the call of a layer that returns its argument be recorded."""
-    is_tensor = type(module) is nn.Identity and isinstance(output, torch.Tensor)
-    return torch.ops.aten.alias(output) if is_tensor else output
-
-
-@contextmanager
-def recording_flags(model: nn.Module) -> Iterator[list[bool]]:
-    """Inside, the model runs with training flags that can be recognized; the list says which dropout was given one."""
-    hook = nn.modules.module.register_module_forward_hook(_leave_a_trace)
-    try:
-        with _symbolic_training(model), _FlagRecorder() as recorder:
-            yield recorder.given
-    finally:
-        hook.remove()
-
-
 _LINE = "users_line"
 WITHOUT_GRADIENT = "without_gradient"
 """The key in `meta` of whether a call is made under torch.no_grad."""
-
-
-def _line_of_caller() -> tuple[str, int]:
-    """File and line of the innermost frame below `trace` that is not torch's own; empty when there is none."""
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_code is not trace.__code__:
-        if is_users(frame.f_code.co_filename):
-            return shortened(frame.f_code.co_filename), frame.f_lineno
-        frame = frame.f_back  # type: ignore[assignment]
-    return "", 0
 
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')

@@ -10,7 +10,7 @@ import numpy as np
 
 from qir.ops import Attribute, OpDef, declare
 from qir.parts import Parts
-from qir.traits import Composed
+from qir.traits import Composed, Stateful
 from qir.types import UNKNOWN, TensorType, Type
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ def scaled_dot_product(graph: Graph, node: Node) -> Sequence[Value]:
     mask = node.operand("mask")
     if node.attr("is_causal"):
         mask = causal_mask(on, query, key)
-    attended: Value = on.MatMul(masked_softmax(on, scores, mask), value)
+    shares = masked_softmax(on, scores, mask)
+    if node.attr("dropout"):
+        shares = on.Dropout(shares, float(node.attr("dropout")))
+    attended: Value = on.MatMul(shares, value)
     return [on.cast(attended, narrow) if narrow else attended]
 
 
@@ -119,10 +122,11 @@ SCALED_DOT_PRODUCT_ATTENTION = declare(
     OpDef(
         "qir.ScaledDotProductAttention", ("query", "key", "value", "mask"), 3, 4,
         attributes={"is_causal": Attribute("ANY", False), "scale": Attribute("ANY"),
-                    "enable_gqa": Attribute("ANY", False)},
-        traits=(Composed(FAMILY, scaled_dot_product),),
+                    "enable_gqa": Attribute("ANY", False), "dropout": Attribute("FLOAT", 0.0)},
+        traits=(Stateful(), Composed(FAMILY, scaled_dot_product)),
         expand=scaled_dot_product, infer=_attended_type,
         doc="`softmax(query @ key.T * scale + mask) @ value`; scale is 1 / sqrt of the last axis unless given, "
-            "`is_causal` lets each place see itself and those before, `enable_gqa` shares heads of key and value.",
+            "`is_causal` lets each place see itself and those before, `enable_gqa` shares heads of key and value, "
+            "`dropout` is that of the softmax in training.",
     )
 )  # fmt: skip

@@ -189,6 +189,7 @@ class Graph(Body):
     `structure` arranges the outputs as the model returns them: a nest of tuples, lists and dicts with the `Port` of an
     output at each leaf; `signature` is the frontend's own description of how the model takes its inputs, None where
     they are plain positional arguments. `opsets` has the version of each foreign domain of ONNX operators.
+    `inference_only` says why the model computes something else in training, and is empty where it does not.
 
     A graph that is the body of a node takes the node's operands; the last `captured` of its inputs are values that it
     reads from around the node. Copies of the node share it, so nothing changes it in place. Two graphs are equal when
@@ -203,6 +204,7 @@ class Graph(Body):
         self.structure: Any = None
         self.signature: Any = None
         self.opsets: dict[str, int] = {}
+        self.inference_only = ""
         self.captured = 0
         self.added: list[Node] | None = None
         """Where `add` notes the new nodes, when a rewriter wants to know them."""
@@ -376,6 +378,7 @@ class Graph(Body):
         twin.inputs = [twins[value] for value in self.inputs]
         twin.outputs = [twins[value] for value in self.outputs]
         twin.structure = deepcopy(self.structure)
+        twin.inference_only = self.inference_only
         twin.signature, twin.opsets, twin.captured = self.signature, dict(self.opsets), self.captured
         return twin, twins
 

@@ -64,6 +64,8 @@ class GraphReader:
             self.outputs(line)
         elif self.returned:
             line.fail("only encodings and bodies may follow the return")
+        elif line.take(re.compile(r"inference_only(?![\w.])")):
+            self.graph.inference_only = line.name(what="a reason")
         elif line.take(re.compile(r"opset(?![\w.])")):
             domain = line.name(what="a domain")
             self.graph.opsets[domain] = line.integer("the version of the domain")

@@ -121,6 +121,7 @@ def print_graph(graph: Graph) -> str:
     own = len(inputs) - graph.captured
     captures = f" captures ({', '.join(inputs[own:])})" if graph.captured else ""
     lines = [f"graph @{quoted(graph.name)}({', '.join(inputs[:own])}){captures} {{"]
+    lines += [f"  inference_only {quoted(graph.inference_only)}"] if graph.inference_only else []
     lines += [f"  opset {quoted(domain)} {version}" for domain, version in sorted(graph.opsets.items())]
     lines += [f"  {shown[value]} = {_weight_statement(value)}" for value in layout.declared]
     shown.update((value, literal(value)) for value in layout.inline)

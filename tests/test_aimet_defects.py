@@ -149,15 +149,6 @@ def test_dynamic_control_flow_is_refused_with_the_line_and_what_was_tried() -> N
     assert "torch.export fails too" in str(both.value)
 
 
-def test_torch_cond_is_refused_in_one_error() -> None:
-    class Net(nn.Module):
-        def forward(self, x: Tensor) -> Any:
-            return torch.cond(x.sum() > 0, lambda t: t * 1.0, lambda t: t * 2, (x,))
-
-    with pytest.raises(QirError, match="cond, which takes functions"):
-        qir.prepare_model(Net(), example_inputs=(torch.randn(3),), importer="export")
-
-
 class LenAndSqrt(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -1,0 +1,140 @@
+"""What forward does with `self.training` is followed after preparation, or refused in training; never forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import qir
+from qir import QirError
+from tests.comparing import same
+
+
+class Net(nn.Module):
+    """A model whose forward is a function of itself and its input."""
+
+    def __init__(self, function: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("var", torch.ones(4))
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, self.linear(x))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth, as many packages write it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        return x * x.new_empty((x.shape[0], 1, 1)).bernoulli_(0.5)
+
+
+FOLLOWED: dict[str, tuple[Callable[[Any, Tensor], Any], Callable[[], dict[str, nn.Module]]]] = {
+    "rate of attention": (
+        lambda net, x: (
+            F.scaled_dot_product_attention(x, x, x, dropout_p=0.4 if net.training else 0.0)
+            + F.scaled_dot_product_attention(x, x, x, None, 0.0 if not net.training else 0.2)
+        ),
+        dict,
+    ),
+    "rate of dropout": (
+        lambda net, x: F.dropout(x, 0.4 if net.training else 0.0) + F.dropout(x, 0.3, net.training),
+        dict,
+    ),
+    "same either way": (lambda net, x: x + len(str(int(net.training))), dict),
+    "batch norm": (lambda net, x: F.batch_norm(x.mT, net.mean, net.var, None, None, net.training), dict),
+    "rrelu": (lambda net, x: F.rrelu(x, training=net.training), dict),
+    "drop path": (
+        lambda net, x: net.path(x) + net.path(net.drop(x)),
+        lambda: {"path": DropPath(), "drop": nn.Dropout()},
+    ),
+    "attention layer": (
+        lambda net, x: net.attend(x, x, x, need_weights=False)[0],
+        lambda: {"attend": nn.MultiheadAttention(4, 2, dropout=0.4, batch_first=True)},
+    ),
+    "tracked statistics": (
+        lambda net, x: net.norm(x),
+        lambda: {"norm": nn.InstanceNorm1d(3, track_running_stats=True)},
+    ),
+}
+
+
+def returned(model: nn.Module, x: Tensor, training: bool) -> Any:
+    """What the model returns in a mode, with the random numbers of one seed."""
+    model.train(training)
+    torch.manual_seed(5)
+    return model(x)
+
+
+@pytest.mark.parametrize("importer", [None, "fx", "export"])
+@pytest.mark.parametrize(("function", "layers"), FOLLOWED.values(), ids=FOLLOWED)
+def test_what_follows_the_flag_follows_it_after_preparation(function: Any, layers: Any, importer: Any) -> None:
+    model, x = Net(function, **layers()).eval(), torch.rand(2, 3, 4)
+    options = {} if importer is None else {"example_inputs": (x,), "importer": importer}
+    prepared = qir.prepare_model(model, **options)  # type: ignore[arg-type]
+    again = qir.prepare_model(prepared, **({} if importer is None else {"example_inputs": (x,)}))  # type: ignore[arg-type]
+    for training in (False, True, False):
+        expected = returned(model, x, training)
+        assert same(returned(prepared, x, training), expected)
+        assert same(returned(again, x, training), expected)
+    assert not any(name.startswith("inference_only") for name, _ in prepared.named_modules())
+
+
+def updates(net: Any, x: Tensor) -> Tensor:
+    """Keeps statistics of its own."""
+    if net.training:
+        net.mean.mul_(0.9).add_(x.mean((0, 1)), alpha=0.1)
+    return x - net.mean
+
+
+REFUSED: dict[str, Callable[[Any, Tensor], Any]] = {
+    "a branch": lambda net, x: F.dropout(x) if net.training else x,
+    "a number": lambda net, x: x * (1.0 if net.training else 0.5),
+    "arithmetic": lambda net, x: x + int(net.training),
+    "the contrary": lambda net, x: F.dropout(x, 0.5, not net.training),
+    "another result": lambda net, x: (x, x + 1) if net.training else x,
+    "an error": lambda net, x: x if not net.training else x.foo(),
+    "statistics": updates,
+}
+
+
+@pytest.mark.parametrize("importer", [None, "fx", "export"])
+@pytest.mark.parametrize("function", REFUSED.values(), ids=REFUSED)
+def test_what_can_not_follow_it_is_refused_in_training(function: Any, importer: Any) -> None:
+    model, x = Net(function).eval(), torch.rand(2, 3, 4)
+    options = {} if importer is None else {"example_inputs": (x,), "importer": importer}
+    prepared = qir.prepare_model(model, **options)  # type: ignore[arg-type]
+    again = qir.prepare_model(deepcopy(prepared))
+    assert same(returned(prepared, x, False), returned(model, x, False))
+    for module in (prepared, again):
+        with pytest.raises(QirError, match=r"asks for self.training at .*test_training_flags.py:\d+"):
+            returned(module, x, True)
+        module.inference_only.enabled = False  # type: ignore[union-attr]
+        torch.manual_seed(5)
+        module(x)
+    assert not model.mean.any()
+
+
+def test_the_shares_that_a_taken_apart_attention_drops_are_refused() -> None:
+    attend = nn.MultiheadAttention(4, 2, dropout=0.4, batch_first=True)
+    model, x = Net(lambda net, x: net.attend(x, x, x), attend=attend).eval(), torch.rand(2, 3, 4)
+    with pytest.raises(QirError, match="the attention attend drops shares in training"):
+        returned(qir.prepare_model(model, example_inputs=(x,), importer="export"), x, True)
+
+
+def test_the_text_of_a_graph_says_that_it_is_one_of_inference() -> None:
+    graph = qir.import_model(Net(REFUSED["a branch"]).eval(), (torch.rand(2, 3, 4),))
+    assert "asks for self.training" in graph.inference_only
+    assert qir.parse(str(graph)).inference_only == graph.inference_only == graph.copy().inference_only
