@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from re import sub
 from typing import Any
 
 import keras
@@ -41,9 +42,9 @@ def check_equal(
         try:
             expected = run(model, training, graph.signature.spread)
         except Exception as error:  # whatever the model's own code raises
-            raise QirError(f"the model fails on sample inputs: {type(error).__name__}: {error}", stage="prepare",
-                           help="give example_inputs=…, arranged as the model takes them"
-                           if not given else None) from error  # fmt: skip
+            what = f"the model fails on sample inputs: {type(error).__name__}: {_reason(error)}"
+            advice = None if given else "give example_inputs=…, arranged as the model takes them"
+            raise QirError(what, stage="prepare", help=advice) from error
         if training and not _alike(expected, run(model, training, graph.signature.spread)):
             return  # it draws from a generator that is not its own
         actual = run(prepared, training)
@@ -52,6 +53,13 @@ def check_equal(
             raise QirError(f"the prepared model computes something else in {mode}: {_difference(expected, actual)}",
                            stage="prepare", help="keep the layers whole that you wrote: modules_to_exclude=[…]"
                            )  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, without what Keras adds to it."""
+    lines = sub(r"\x1b\[\d*m", "", str(error)).splitlines()
+    said = [line.strip() for line in lines if line.strip() and not line.startswith("Exception encountered")]
+    return said[0] if said else ""
 
 
 def samples_for(graph: Graph) -> Any:

@@ -40,7 +40,8 @@ class FunctionLayer(keras.Layer):  # type: ignore[misc]
     """A function of `keras.ops` as a layer.
 
     The inputs and then the weights stand in the places `Port(0)`, `Port(1)`, … of `args` and `kwargs`. A weight is
-    described by the keywords of `add_weight`, or is number `index` of the variables of another layer.
+    described by the keywords of `add_weight`, or is number `index` of the variables of another layer. `outputs` are the
+    shapes and dtypes of what the function returns.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class FunctionLayer(keras.Layer):  # type: ignore[misc]
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         weights: Sequence[Mapping[str, Any]] = (),
+        outputs: Sequence[tuple[Sequence[int | None], str]] = (),
         **config: Any,
     ) -> None:
         super().__init__(**{**config, "autocast": False})
         self.function, self.args, self.named, self.described = function, list(args), dict(kwargs or {}), list(weights)
+        self.outputs = list(outputs)
         self.owners = [each["owner"] for each in self.described if "owner" in each]
         self.own: list[keras.Variable] = []
         self.supports_masking = True
@@ -77,34 +80,47 @@ class FunctionLayer(keras.Layer):  # type: ignore[misc]
         own = iter(self.own)
         return [each["owner"].variables[each["index"]] if "owner" in each else next(own) for each in self.described]
 
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """The symbolic results."""
+        results = [keras.KerasTensor(shape, dtype) for shape, dtype in self.outputs]
+        return results[0] if len(results) == 1 else results
+
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Nothing: a function's result has no mask."""
 
     def get_config(self) -> dict[str, Any]:
         """What the layer is made from."""
-        config = super().get_config()
-        arguments = {"args": self.args, "kwargs": self.named, "weights": self.described}
-        return {**config, "function": self.function, **keras.saving.serialize_keras_object(_written(arguments))}
+        outputs = [(tuple(shape), dtype) for shape, dtype in self.outputs]
+        weights = [{**each, "owner": _shared(each["owner"])} if "owner" in each else each for each in self.described]
+        return {
+            **super().get_config(),
+            "function": self.function,
+            "args": keras.saving.serialize_keras_object(_written(self.args)),
+            "kwargs": keras.saving.serialize_keras_object(_written(self.named)),
+            "weights": keras.saving.serialize_keras_object(weights),
+            "outputs": outputs,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FunctionLayer:
         """The layer that this is the configuration of."""
-        names = ("args", "kwargs", "weights")
-        return cls(**{**config, **{name: _read(keras.saving.deserialize_keras_object(config[name])) for name in names}})
+        parts = {name: keras.saving.deserialize_keras_object(config[name]) for name in ("args", "kwargs", "weights")}
+        return cls(**{**config, **parts, "args": _read(parts["args"]), "kwargs": _read(parts["kwargs"])})
 
 
 @keras.saving.register_keras_serializable("qir")
 class SharedLayer(keras.Layer):  # type: ignore[misc]
-    """A further call of another layer, with the same weights."""
+    """A call of another layer, with the same weights; always in one mode, where `mode` says whether it is training."""
 
-    def __init__(self, layer: keras.Layer, **config: Any) -> None:
+    def __init__(self, layer: keras.Layer, mode: bool | None = None, **config: Any) -> None:
         super().__init__(**{**config, "autocast": False})
-        self.layer = layer
+        self.layer, self.mode = layer, mode
         self.supports_masking = layer.supports_masking
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The result of the other layer."""
-        return self.layer(inputs, *args, **kwargs)
+        mode = {} if self.mode is None else {"training": self.mode}
+        return self.layer(inputs, *args, **kwargs, **mode)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """The other layer's."""
@@ -112,7 +128,7 @@ class SharedLayer(keras.Layer):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """What the layer is made from."""
-        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
+        return {**super().get_config(), "layer": _shared(self.layer), "mode": self.mode}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SharedLayer:
@@ -140,6 +156,14 @@ def function_named(name: str) -> Callable[..., Any]:
     """The function of Keras with this dotted name, such as `ops.matmul`."""
     function: Callable[..., Any] = reduce(getattr, name.split("."), keras)
     return function
+
+
+def _shared(layer: keras.Layer) -> dict[str, Any]:
+    """The configuration of a layer that is in the model on its own too.
+
+    Keras marks the second place where it meets an object, and forgets the first where that lies within another layer.
+    """
+    return {**keras.saving.serialize_keras_object(layer), "shared_object_id": id(layer)}
 
 
 def _written(template: Any) -> Any:

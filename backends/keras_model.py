@@ -15,7 +15,7 @@ from qir.errors import QirError
 from qir.graph import Graph, Node, Value
 from qir.keras_signature import KerasSignature
 from qir.nests import map_nested
-from qir.types import ScalarType
+from qir.types import NUMPY, ScalarType, TensorType
 
 
 def emit_keras(graph: Graph) -> keras.Model:
@@ -26,6 +26,13 @@ def emit_keras(graph: Graph) -> keras.Model:
     Raises QirError for a node that is no call of Keras, and for a layer whose configuration does not make it again.
     """
     return _Emitter(graph).run()
+
+
+_DTYPES = {name: str(dtype) for name, dtype in NUMPY.items() if name != "str"} | {
+    "f8e4m3fn": "float8_e4m3fn",
+    "f8e5m2": "float8_e5m2",
+    "str": "string",
+}
 
 
 class _Emitter:
@@ -80,13 +87,13 @@ class _Emitter:
         if all(isinstance(result.type, ScalarType) for result in node.results):
             return  # a number, computed by the layers that read it
         if isinstance(node.host, keras.Layer):
-            layer = self.copies[id(node.host)]
-            if self.names[node] != layer.name:
-                layer = SharedLayer(layer, name=self.names[node])
             args, kwargs = map_nested(_arguments(node), partial(self._filled, node))
+            layer, mode = self.copies[id(node.host)], kwargs.pop("training", None)
+            if self.names[node] != layer.name or mode is not None:
+                layer = SharedLayer(layer, mode, name=self.names[node])
             outputs = layer(*args, **kwargs)
         else:
-            outputs = self._function(node.op, self.names[node], node.operands, *_arguments(node))
+            outputs = self._function(node.op, self.names[node], node.operands, _arguments(node), node.results)
         self.known.update(zip(node.results, keras.tree.flatten(outputs), strict=True))
 
     def _filled(self, node: Node, part: Any) -> Any:
@@ -94,10 +101,13 @@ class _Emitter:
             return part
         value = node.operands[part.index]
         if value not in self.known:
-            self.known[value] = self._function("keras.ops.convert_to_tensor", value.hint, [value], (Port(0),), {})
+            name = f"module_{value.hint}_{len(self.known)}"
+            self.known[value] = self._function("keras.ops.convert_to_tensor", name, [value], ((Port(0),), {}), [value])
         return self.known[value]
 
-    def _function(self, op: str, name: str, operands: Sequence[Value], args: Any, kwargs: Any) -> Any:
+    def _function(
+        self, op: str, name: str, operands: Sequence[Value], arguments: tuple[Any, Any], results: Sequence[Value]
+    ) -> Any:
         """The results of a function of Keras as a layer; one that reads no tensor has the model's first input."""
         home, _, function = op.partition(".")
         if home != "keras":
@@ -114,7 +124,8 @@ class _Emitter:
         weights = list(map(self._described, held.values()))
         if function == "ops.TrainingChoice":
             return ChoiceLayer(name=name)([self.known[value] for value in tensors])
-        layer = FunctionLayer(function, map_nested(args, moved), map_nested(kwargs, moved), weights, name=name)
+        args, kwargs = map_nested(arguments, moved)
+        layer = FunctionLayer(function, args, kwargs, weights, list(map(_spec, results)), name=name)
         layer.build()
         for index, variable in enumerate(each for each in held.values() if id(each) not in self.places):
             self.sources.append((layer, index, variable))
@@ -136,6 +147,13 @@ class _Emitter:
 
 def _arguments(node: Node) -> tuple[Any, Any]:
     return node.attrs.get("args", ()), node.attrs.get("kwargs", {})
+
+
+def _spec(value: Value) -> tuple[tuple[int | None, ...], str]:
+    """Shape and dtype of a value as Keras has them."""
+    assert isinstance(value.type, TensorType)
+    shape = tuple(size if isinstance(size, int) else None for size in value.type.shape or ())
+    return shape, "float32" if value.type.dtype is None else _DTYPES[value.type.dtype]
 
 
 def _measured(value: Value) -> list[Value]:

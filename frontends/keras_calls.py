@@ -31,7 +31,9 @@ def opaque(build: KerasBuilder, call: Call, args: Sequence[Any], kwargs: Mapping
     attrs = {"args": map_nested(tuple(args), template), "kwargs": map_nested(dict(kwargs), template)}
     types = [type_of_tensor(tensor) for tensor in keras.tree.flatten(call.outputs)]
     kept = {key: value for key, value in attrs.items() if value}
-    node = build.graph.add(name_of(call.operation), operands, kept, types=types, hint=call.operation.name)
+    name = name_of(call.operation)
+    hint = call.operation.name if isinstance(call.operation, keras.Layer) else name.rpartition(".")[2].lower()
+    node = build.graph.add(name, operands, kept, types=types, hint=hint)
     node.host, node.why_opaque = call.operation, reason
     build.added.append(node)
     return keras.tree.pack_sequence_as(call.outputs, node.results)

@@ -40,10 +40,8 @@ def followed(model: keras.Layer) -> Iterator[None]:
         raise _untraceable(model, error) from error
 
 
-def value_read(variable: keras.Variable, layer: keras.Layer | None, owned: bool) -> QirError:
+def value_read(variable: keras.Variable) -> QirError:
     """The error for a call that computes with the value of a variable, which would then be a constant."""
-    if not owned and layer is not None:
-        return foreign_variable(variable, layer)
     return QirError(
         f"call reads the value of {variable.path} in a way that would make it a constant", stage="import",
         help=f"hold the variable in an attribute of the layer, {_KEEP}",
@@ -100,6 +98,8 @@ def _explained(frame: FrameType, source: str, reason: str) -> tuple[str, str]:
         known = plain if hasattr(keras.ops, plain) else _SPELLINGS.get(plain)
         other = f"use keras.ops.{known}" if known else "use a function of keras.ops"
         return f"call uses {name}, which knows no symbolic tensors", f"{other}, {_KEEP}"
+    if "incompatible" in reason or "input shape" in reason:
+        return f"the model does not take its inputs: {reason}", "give input_layer=keras.Input(shape, dtype=…) that fits"
     return f"the model's code does not run on symbolic tensors: {reason}", _KEEP.removeprefix("or ")
 
 

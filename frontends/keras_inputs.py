@@ -64,7 +64,7 @@ def _own(model: keras.Model) -> Inputs | None:
     if (inputs := getattr(model, "input", None)) is not None:
         return Inputs(keras.tree.map_structure(_like, inputs))
     built = (model.get_build_config() or {}) if model.built else {}
-    if built.get("input_shape") is not None:
+    if built.get("input_shape") is not None and len(_needed(model)) < 2:
         return Inputs(_of_shapes(built["input_shape"]), guessed=True)
     if "shapes_dict" in built:
         return Inputs({name.removesuffix("_shape"): _of_shapes(shape, name.removesuffix("_shape"))
@@ -89,13 +89,21 @@ def _like(tensor: Any) -> keras.KerasTensor:
     return keras.KerasTensor(tensor.shape, tensor.dtype, tensor.sparse, name=tensor.name)
 
 
+def _needed(model: keras.Model) -> list[str]:
+    """The arguments of `call` that have no default."""
+    return [parameter.name for parameter in _parameters(model) if parameter.default is Parameter.empty]
+
+
+def _parameters(model: keras.Model) -> list[Parameter]:
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    return [parameter for parameter in signature(model.call).parameters.values() if parameter.kind in kinds]
+
+
 def _is_spread(model: keras.Model, given: Any) -> bool:
     """Whether `call` takes each of the given inputs as an argument of its own."""
-    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = [parameter for parameter in signature(model.call).parameters.values() if parameter.kind in kinds]
-    needed = [parameter.name for parameter in parameters if parameter.default is Parameter.empty]
+    needed = _needed(model)
     if isinstance(given, dict):
-        return len(given) > 1 and set(needed) <= set(given) <= {parameter.name for parameter in parameters}
+        return len(given) > 1 and set(needed) <= set(given) <= {parameter.name for parameter in _parameters(model)}
     return isinstance(given, list | tuple) and len(needed) > 1
 
 

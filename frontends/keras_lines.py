@@ -19,7 +19,13 @@ _HERE = str(Path(__file__).parent) + "/"
 
 @cache
 def is_users(file: str) -> bool:
-    """Whether the file is neither Keras's, nor a backend's, nor a part of a frontend."""
+    """Whether the file is neither Keras's, nor a backend's, nor a part of a frontend, nor of layers that qir emits."""
+    return is_a_layers(file) and "/keras_layers.py" not in file
+
+
+@cache
+def is_a_layers(file: str) -> bool:
+    """Whether the code of a layer that is not Keras's own may be in the file."""
     return not file.startswith(("<", _KERAS, _HERE, *_INNER)) and "importlib" not in file
 
 

@@ -14,12 +14,16 @@ from typing import Any, Protocol
 import keras
 from keras.src.layers import layer as layer_module
 
-from qir.frontends.keras_lines import is_users
+from qir.frontends.keras_lines import is_a_layers, is_users
 from qir.frontends.keras_sizes import with_sizes
 
 _MISSING = object()
 _LISTS = ("_trainable_variables", "_non_trainable_variables", "_metrics", "_tracker", "_layers")
 """Where a layer notes what it holds beside the attributes."""
+
+_VARIABLES = ("variables", "weights", "trainable_variables", "trainable_weights", "non_trainable_variables",
+              "non_trainable_weights")  # fmt: skip
+"""The properties that list variables."""
 
 
 class Recorder(Protocol):
@@ -62,7 +66,7 @@ def recording(recorder: Recorder) -> Iterator[None]:
     """Inside, symbolic calls of operations and layers go to the recorder, and leave no trace in the model.
 
     A layer is given symbolic tensors in the place of concrete ones, and the user's code sees a `Size` where a size is
-    not known.
+    not known, and symbolic tensors where it asks a layer for its weights.
     """
     filtering = keras.config.is_traceback_filtering_enabled()
     call, shape = keras.Layer.__call__, keras.KerasTensor.shape
@@ -87,7 +91,19 @@ def recording(recorder: Recorder) -> Iterator[None]:
         recorder.drawn()
         return draw(seed, *args, **kwargs)
 
+    def held(name: str) -> property:
+        listed = vars(keras.Layer)[name]
+
+        def variables(layer: keras.Layer) -> Any:
+            found = listed.fget(layer)
+            asks = not recorder.inferring and is_a_layers(sys._getframe(1).f_code.co_filename)
+            return [recorder.symbolic(variable) for variable in found] if asks else found
+
+        return property(variables)
+
     with ExitStack() as stack:
+        for name in _VARIABLES:
+            stack.enter_context(replaced(keras.Layer, name, held(name)))
         for holder, name, new in (
             (keras.Operation, "symbolic_call", lambda operation, *a, **k: recorder.operation(operation, *a, **k)),
             (keras.Layer, "symbolic_call", lambda layer, *a, **k: recorder.layer(layer, *a, **k)),
@@ -115,6 +131,17 @@ def _variable_class() -> Any:
 def layers_in(layer: keras.Layer) -> list[keras.Layer]:
     """The layer and all that it holds, in attributes, lists and dicts, however deep."""
     return list(layer._flatten_layers())
+
+
+def stored_dtype(variable: keras.Variable) -> str:
+    """The dtype of a variable, also where a layer's code sees it in another."""
+    dtype: str = keras.backend.standardize_dtype(variable._dtype)
+    return dtype
+
+
+def casts_itself(variable: keras.Variable) -> bool:
+    """Whether the code of a layer sees the variable in the dtype in which the layer computes."""
+    return bool(variable._autocast)
 
 
 class Attributes:

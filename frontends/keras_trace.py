@@ -16,7 +16,7 @@ from qir.frontends.keras_inputs import Inputs
 from qir.frontends.keras_lines import location
 from qir.frontends.keras_loops import followed_loops
 from qir.frontends.keras_names import KerasNames
-from qir.frontends.keras_patches import Attributes, layers_in, recording
+from qir.frontends.keras_patches import Attributes, casts_itself, layers_in, recording, stored_dtype
 from qir.frontends.keras_sizes import Size, holds_size, result_of
 
 Whole = Callable[[keras.Layer], bool]
@@ -120,8 +120,8 @@ class _Recorder:
     met: dict[int, keras.KerasTensor] = field(default_factory=dict)
     """The tensors so far, kept alive."""
     opened: list[keras.Layer] = field(default_factory=list)
-    owned: set[int] = field(default_factory=set)
-    """The identities of the model's variables."""
+    owned: set[int] | None = None
+    """The identities of the model's variables, where all must be among them."""
     loc: Loc | None = None
     """Where the user wrote all calls, where that is known before."""
     inferring: bool = False
@@ -166,7 +166,7 @@ class _Recorder:
     def symbolic(self, argument: Any) -> Any:
         """A symbolic tensor in the place of a concrete one."""
         if isinstance(argument, keras.Variable):
-            if self.owned and id(argument) not in self.owned:
+            if self.owned is not None and id(argument) not in self.owned:
                 raise foreign_variable(argument, self.opened[-1])
             return self._symbolic(argument)
         if not (isinstance(argument, np.ndarray) or keras.ops.is_tensor(argument)):
@@ -177,7 +177,8 @@ class _Recorder:
         """Refuse to compute with the value of a variable, which would then be no variable any more."""
         if self.inferring:
             return
-        raise value_read(variable, self.opened[-1] if self.opened else None, id(variable) in self.owned)
+        foreign = self.owned is not None and id(variable) not in self.owned
+        raise foreign_variable(variable, self.opened[-1]) if foreign and self.opened else value_read(variable)
 
     def drawn(self) -> None:
         """Refuse random numbers that are drawn outside of a layer."""
@@ -222,7 +223,8 @@ class _Recorder:
         return self.of_variable[id(variable)]
 
     def _standing_for(self, data: Any, name: str) -> keras.KerasTensor:
-        tensor = keras.KerasTensor(data.shape, str(data.dtype), name=name)
+        dtype = stored_dtype(data) if isinstance(data, keras.Variable) else str(data.dtype)
+        tensor = keras.KerasTensor(data.shape, dtype, name=name)
         self.held[id(tensor)] = data
         self.met[id(tensor)] = tensor
         return tensor
@@ -247,8 +249,8 @@ class _Recorder:
         if not isinstance(variable, keras.Variable):
             return part
         self.names.of_variable(variable, layer)
-        is_float = keras.backend.is_float_dtype(variable.dtype)
-        differs = is_float and variable._autocast and layer.autocast and layer.compute_dtype != variable.dtype
+        is_float = keras.backend.is_float_dtype(part.dtype)
+        differs = is_float and casts_itself(variable) and layer.autocast and layer.compute_dtype != part.dtype
         return keras.ops.cast(part, layer.compute_dtype) if differs else part
 
     @contextmanager
