@@ -96,7 +96,7 @@ def _drawings(stage: Stage) -> list[Data]:
 def _drawing(drawing: Drawing, number: Mapping[Module, int], kinds: Sequence[str]) -> Data:
     layers = drawing.layers
     leaves = list(drawing.module.leaves())
-    own = [leaf for leaf in leaves if kinds[leaf] != "quantizer"]
+    own = [leaf for leaf in leaves if kinds[leaf] != "quantizer"] or leaves[:1]
     items = [
         f"{'i' if item.top else 'o'}{item.value}"
         if isinstance(item, Port)

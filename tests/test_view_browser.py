@@ -97,8 +97,16 @@ def test_before_and_after_mark_what_went_and_what_came(opened: Open, quantized: 
     )
     page.press("e")
     page.picture("before")
-    page.press("]")
-    assert page.ask("[state.number, state.side]") == [page.ask("state.number"), "after"]
+
+
+def test_what_is_in_the_middle_stays_there_from_stage_to_stage(opened: Open, quantized: Path) -> None:
+    page = opened(quantized)
+    page.press("e")
+    page.ask("(() => { const box = boxOf(current().byName.get('block_conv2')); centre(canvas, box.x, box.y); })()")
+    before = page.ask(PLACE)
+    page.press("[", "[", "b", "b", "[")
+    assert page.ask("current().stage.title") == "unroll-modules"
+    assert page.ask(PLACE) == pytest.approx(before, abs=60)
 
 
 def test_search_finds_by_name_operator_line_and_path(opened: Open, quantized: Path) -> None:
@@ -195,6 +203,11 @@ def test_there_is_light_and_dark(opened: Open, quantized: Path) -> None:
 
 
 # -- where things stand ----------------------------------------------------------------------------------------------
+
+PLACE = """(() => {
+  const box = state.scene.boxOfLeaf.get(current().byName.get('block_conv2'));
+  return [(box.x - camera.x) * camera.scale, (box.y - camera.y) * camera.scale];
+})()"""
 
 TITLE = """(() => {
   const box = state.scene.boxes.find((box) => box.module !== null), { left, top } = canvas.getBoundingClientRect();

@@ -48,20 +48,27 @@ function arrange() {
   state.selected = old && (old.leaf === null ? state.scene.boxOfModule.get(old.module) : state.scene.boxOfLeaf.get(old.leaf)) || null;
 }
 
-/** Show another stage. The node with the lasting number `same`, or else the selected one, stays where it is on the screen. */
+/** Show another stage, with the node that has the lasting number `same` selected, or else the one that is selected now.
+    It stays where it is on the screen; without a selection, what is in the middle does. */
 function show({ number, side }, same = state.selected && state.selected.leaf !== null ? current().stage.same[state.selected.leaf] : undefined) {
-  const old = state.selected, spot = old ? [(old.x - camera.x) * camera.scale, (old.y - camera.y) * camera.scale] : null;
+  const anchors = state.scene.boxes.map((box) => ({ key: keyOf(box), x: (box.x - camera.x) * camera.scale, y: (box.y - camera.y) * camera.scale }));
+  const middle = state.selected && state.selected.leaf !== null ? state.selected : { x: camera.x + canvas.clientWidth / camera.scale / 2, y: camera.y + canvas.clientHeight / camera.scale / 2 };
+  const far = ({ x, y }) => Math.hypot(x - (middle.x - camera.x) * camera.scale, y - (middle.y - camera.y) * camera.scale);
+  anchors.sort((a, b) => far(a) - far(b));
   Object.assign(state, { number, side, selected: null });
   arrange();
   stageList();
   if (state.found) found.refresh();
-  const leaf = same === undefined ? undefined : current().leafOf.get(same);
-  if (leaf !== undefined) {
-    select(boxOf(leaf));
-    if (spot) Object.assign(camera, { x: state.selected.x - spot[0] / camera.scale, y: state.selected.y - spot[1] / camera.scale });
-    reveal(canvas, state.selected);
-  } else select(null);
+  const leaf = same === undefined ? undefined : current().leafOf.get(same), box = leaf === undefined ? null : boxOf(leaf);
+  const places = new Map(state.scene.boxes.map((box) => [keyOf(box), box]));
+  const anchor = anchors.find(({ key }) => places.has(key)), place = anchor && places.get(anchor.key);
+  if (place) Object.assign(camera, { x: place.x - anchor.x / camera.scale, y: place.y - anchor.y / camera.scale });
+  select(box);
+  if (box) reveal(canvas, box);
 }
+
+/** What a box is known by in other stages. */
+const keyOf = (box) => (box.leaf === null ? current().modules[box.module].path : current().stage.same[box.leaf]);
 
 /** The box of a leaf, its modules opened. */
 function boxOf(leaf) {
