@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -75,3 +76,16 @@ def embedding_bag(node: Node) -> Emission:
         return call(F.embedding_bag, indices, weight, *rest[:1], per_sample_weights=factors, **options)
     rows, size = weight.type.static
     return layer(nn.EmbeddingBag(rows, size, device="meta", **options), indices, *rest, weight=weight)
+
+
+def grouped(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """The product of each group of rows and its matrix; zeros for rows behind the last group."""
+    limits = [0, *ends.tolist()]
+    products = [x[start:end] @ matrix for (start, end), matrix in zip(pairwise(limits), weight, strict=True)]
+    return torch.cat([*products, x.new_zeros(len(x) - limits[-1], weight.shape[2])])
+
+
+@emits("qir.GroupedMatMul")
+def grouped_matmul(node: Node) -> Emission:
+    """A product for each group."""
+    return call(grouped, *node.operands)

@@ -167,7 +167,7 @@ def lowering_of(target: Any) -> Lowering | None:
     if target._schema.name == "aten::sym_size":
         return lowers.table["Tensor.size"]
     if not target._schema.name.startswith("aten::"):
-        return None
+        return lowers.of_function(target.overloadpacket)
     written = target._schema.name.removeprefix("aten::")
     written = METHODS.get(written, written)
     name, count = written.rstrip("_"), len(target._schema.returns)

@@ -53,7 +53,9 @@ class Lowerings(Table):
         except TypeError:
             return None
         name = getattr(target, "__name__", "")
-        found = found or self.table.get(f"{getattr(target, '__module__', '')}.{name}")
+        operator = isinstance(target, torch._ops.OpOverloadPacket)
+        home = f"torch.ops.{target}" if operator else f"{getattr(target, '__module__', '')}.{name}"
+        found = found or self.table.get(home)
         if found is None and (plain := plain_name(name)) is not None:
             homes = [home for home in (torch, F) if getattr(home, name, None) is target]
             plains = (self.table.get(getattr(home, plain, "")) for home in homes)

@@ -65,7 +65,7 @@ _NAMES = {
         "as_strided as_strided_copy as_strided_scatter slice_inverse",
     "a kernel of one device, or a part of another function":
         "batch_norm_backward_elemt batch_norm_backward_reduce batch_norm_elemt batch_norm_gather_stats "
-        "batch_norm_gather_stats_with_counts batch_norm_stats batch_norm_update_stats grouped_mm miopen_batch_norm "
+        "batch_norm_gather_stats_with_counts batch_norm_stats batch_norm_update_stats miopen_batch_norm "
         "miopen_convolution miopen_convolution_add_relu miopen_convolution_relu miopen_convolution_transpose "
         "miopen_depthwise_convolution miopen_rnn native_batch_norm native_group_norm native_layer_norm native_norm "
         "scaled_grouped_mm scaled_mm torch.embedding_bag",

@@ -204,3 +204,19 @@ def embedding_bag_layer(build: Builder, input: Value, offsets: Any = None, per_s
     """qir.EmbeddingBag."""
     return embedding_bag(build, input, weight, offsets, max_norm, 2.0, scale_grad_by_freq, mode, sparse,  # type: ignore[no-any-return]
                          per_sample_weights, include_last_offset, padding_idx)  # fmt: skip
+
+
+@lowers(F.grouped_mm, torch._grouped_mm)
+def grouped_mm(build: Builder, mat_a: Value, mat_b: Any, *, offs: Any = None, bias: Any = None,
+               out_dtype: Any = None) -> Value:  # fmt: skip
+    """qir.GroupedMatMul of the rows of a matrix and a stack of matrices."""
+    matrix, stack = mat_a, build.value(mat_b)
+    known(matrix.type.rank == 2 and stack is not None and stack.type.rank == 3, "groups of columns, or of stacks")
+    known(offs is not None and bias is None and out_dtype is None, "a bias, or another dtype")
+    return build("qir.GroupedMatMul", matrix, stack, offs)
+
+
+@lowers("torch.ops.transformers.grouped_mm_fallback")
+def grouped_mm_of_transformers(build: Builder, input: Value, weight: Any, offs: Any) -> Value:
+    """qir.GroupedMatMul."""
+    return build("qir.GroupedMatMul", input, weight, offs)

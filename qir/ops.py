@@ -149,8 +149,9 @@ def _typed(op: str, name: str, kind: str, given: Any) -> Any:
 
 DECLARATIONS = ("qir.composites", "qir.functions", "qir.function_moves", "qir.function_sums", "qir.function_elements",
                 "qir.function_sorts", "qir.function_scatter", "qir.function_shapes", "qir.computed_sizes",
-                "qir.function_products", "qir.function_windows", "qir.function_counts", "qir.attention",
-                "qir.multihead", "qir.transformer", "qir.recurrent", "qir.integer", "qir.qdq")  # fmt: skip
+                "qir.function_products", "qir.function_groups", "qir.function_windows", "qir.function_counts",
+                "qir.attention", "qir.multihead", "qir.transformer", "qir.recurrent", "qir.integer",
+                "qir.qdq")  # fmt: skip
 """The modules that declare the operators outside the ONNX standard."""
 
 ENTRY_POINTS = "qir.operators"

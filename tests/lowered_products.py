@@ -33,6 +33,8 @@ PRODUCT_CALLS: dict[str, list[Call]] = {
     "pairdistances": [call(MATRIX), call(MATRIX, 1.0)],
     "bilinear": [call(MATRIX, normal(3, 5), normal(6, 4, 5), normal(6)), call(X, normal(2, 3, 5), normal(6, 4, 5))],
     "renormalized": [call(X, 2, 1, 1.5), call(X, p=1, dim=-1, maxnorm=3.0)],
+    "grouped_mm": [call(normal(6, 8), normal(3, 8, 4), offs=torch.tensor(ends, dtype=torch.int32))
+                   for ends in ([2, 3, 6], [0, 4, 6], [6, 6, 6])],
     "trapezoid": [call(X), call(X, dx=0.5, dim=1), call(X, PLACES), call(X, Y, dim=0)],
     "cumulativetrapezoid": [call(X), call(X, dx=0.5, dim=1), call(X, PLACES)],
     "gradient": [call(MATRIX), call(X, dim=2), call(X, spacing=0.5, dim=(1, 2)), call(normal(4, 5), edge_order=2)],

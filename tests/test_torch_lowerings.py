@@ -44,6 +44,7 @@ ANSWERS = {"dim", "ndimension", "numel", "nelement", "element_size", "is_floatin
 """Questions about a tensor, whose answers are numbers: `tests.test_torch_completeness` asks them."""
 ELSEWHERE = {f"Tensor.{name}" for name in ANSWERS} | {getattr(torch, name) for name in ANSWERS if hasattr(torch, name)}
 ELSEWHERE |= lowered_calls.ELSEWHERE | lowered_functions.PAIRED_LAYERS | SPELLINGS
+ELSEWHERE |= {"torch.ops.transformers.grouped_mm_fallback"}
 
 
 def traced(kind: str, target: Any, given: Call, in_place: bool) -> Model:
