@@ -1,4 +1,7 @@
-"""Opaque torch calls as ONNX nodes, one call at a time, by torch's exporter and onnxscript's torchlib."""
+"""Opaque torch calls as ONNX nodes, one call at a time, by torch's exporter and onnxscript's torchlib.
+
+Calls between which complex numbers pass are written together: ONNX's arithmetic has none.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,12 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from qir.backends.torch_calls import opaque_call, resolved
+from qir.backends.torch_module import emit_flat
 from qir.errors import QirError
+from qir.extract import part
 from qir.graph import Graph, Node, Value
+from qir.pipeline import Pipeline
+from qir.preparation import PREPARE
 from qir.proto import attributes_of
 from qir.types import ScalarType, TensorType
 
@@ -45,12 +52,22 @@ class OneCall(nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         """What the call returns for these operands."""
-        known = {
-            value: _size(tensor) if _is_number(value) else tensor
-            for value, tensor in zip(self.operands, tensors, strict=True)
-        }
+        known = dict(zip(self.operands, _arguments(self.operands, tensors), strict=True))
         args, kwargs = (resolved(part, known) for part in (self.call.args, self.call.kwargs))
         return self.call.target(*args, **kwargs)
+
+
+class SeveralCalls(nn.Module):
+    """A module that computes a graph, in evaluation mode."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.operands = graph.inputs
+        self.calls = emit_flat(Pipeline.parse(PREPARE).run(graph))
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """What the graph returns for these inputs."""
+        return self.calls(*_arguments(self.operands, tensors))
 
 
 def expand_opaque(graph: Graph, node: Node) -> Any:
@@ -58,13 +75,29 @@ def expand_opaque(graph: Graph, node: Node) -> Any:
 
     Raises QirError when the types of the operands are not known, or the exporter can not take the call.
     """
-    examples = [_example(node, value) for value in node.operands]
     key = f"{node.op} {node.attrs} {[str(value.type) for value in node.operands]} {id(node.host)}"
     if key not in _exported:
-        _exported[key] = _export(node, examples)
+        _exported[key] = _export(node, OneCall(node), node.operands)
     model, returned = _exported[key]
-    values = iter(_add(graph, node, model.graph))
+    values = iter(_add(graph, node, node.operands, model.graph))
     return pytree.tree_map(lambda leaf: next(values) if isinstance(leaf, torch.Tensor) else leaf, returned)
+
+
+def expand_together(graph: Graph, nodes: Sequence[Node], results: Sequence[Value]) -> Sequence[Value]:
+    """The values that stand for `results`, which `nodes` compute, as nodes added to the graph.
+
+    Raises QirError when the types of the operands are not known, or the exporter can not take the calls.
+    """
+    inner = {result for node in nodes for result in node.results}
+    frontier = {value for node in nodes for value in node.operands if value is not None and value not in inner}
+    body, reads = part(graph, list(results), frontier)
+    model, _ = _export(nodes[0], SeveralCalls(body), reads)
+    return [value for value in _add(graph, nodes[0], reads, model.graph) if value is not None]
+
+
+def _arguments(values: Sequence[Value], tensors: Sequence[torch.Tensor]) -> list[Any]:
+    """The tensors, as Python integers where the calls take those."""
+    return [_size(tensor) if _is_number(value) else tensor for value, tensor in zip(values, tensors, strict=True)]
 
 
 def _is_number(value: Value) -> bool:
@@ -89,9 +122,9 @@ def _example(node: Node, value: Value) -> torch.Tensor:
     return torch.zeros(sizes, dtype=DTYPES[type.dtype])
 
 
-def _export(node: Node, examples: Sequence[torch.Tensor]) -> tuple[onnx.ModelProto, Any]:
-    module = OneCall(node).eval()
-    axes = [_symbolic_axes(value) for value in node.operands]
+def _export(node: Node, module: nn.Module, operands: Sequence[Value]) -> tuple[onnx.ModelProto, Any]:
+    module, examples = module.eval(), [_example(node, value) for value in operands]
+    axes = [_symbolic_axes(value) for value in operands]
     level = logging.root.manager.disable
     try:
         logging.disable(logging.WARNING)
@@ -122,9 +155,9 @@ def _symbolic_axes(value: Value) -> dict[int, Any]:
     return {axis: torch.export.Dim.AUTO for axis, size in sizes if not isinstance(size, int)}
 
 
-def _add(graph: Graph, node: Node, body: onnx.GraphProto) -> list[Value | None]:
+def _add(graph: Graph, node: Node, operands: Sequence[Value], body: onnx.GraphProto) -> list[Value | None]:
     """The outputs of `body`, its nodes added to the graph."""
-    known: dict[str, Value] = {entry.name: value for entry, value in zip(body.input, node.operands, strict=True)}
+    known: dict[str, Value] = {entry.name: value for entry, value in zip(body.input, operands, strict=True)}
     for tensor in body.initializer:
         known[tensor.name] = graph.constant(numpy_helper.to_array(tensor), hint=tensor.name)
     for inner in body.node:

@@ -108,6 +108,15 @@ def opaque_expansion(node: Node) -> Callable[[Graph, Node], Any] | None:
     return expand
 
 
+def joint_expansion(node: Node) -> Callable[[Graph, Sequence[Node], Sequence[Value]], Sequence[Value]] | None:
+    """What writes several opaque calls together in ONNX, from the nodes and their results; None when nothing can."""
+    if opaque_expansion(node) is None:
+        return None
+    module, _ = OPAQUE[node.op.partition(".")[0]]
+    expand: Callable[[Graph, Sequence[Node], Sequence[Value]], Sequence[Value]] = import_module(module).expand_together
+    return expand
+
+
 def expand_function(graph: Graph, node: Node) -> Sequence[Value]:
     """The body of ONNX's function operator. Raises QirError when ONNX gives none for these operands."""
     inputs = [f"i{port}" for port in range(len(node.operands))]

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 import qir
 from qir import Graph, Pipeline, QirError
 from qir.backends.onnx_qdq import emit_onnx, executor
+from qir.preparation import preparation
+from qir.same_outputs import Examples
+from tests.test_aimet_defects import Calls
 
 pytest.importorskip("onnxscript")
 
@@ -52,6 +55,46 @@ def test_what_has_no_lowering_is_written_by_torchlib(model: nn.Module, inputs: t
         with torch.no_grad():
             expected = model(*batch).numpy()
         np.testing.assert_allclose(run([part.numpy() for part in batch])[0], expected, atol=2e-6)
+
+
+class Rotated(nn.Module):
+    """Positions as complex factors of pairs of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        angles = torch.arange(5)[:, None] / torch.tensor([1.0, 10.0, 100.0, 1000.0])
+        self.register_buffer("turns", torch.polar(torch.ones_like(angles), angles))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], 4, 2))
+        return torch.view_as_real(pairs * self.turns).flatten(2) + x
+
+
+class Filtered(nn.Module):
+    """A filter that is learned per frequency."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4, 3, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(x) * torch.view_as_complex(self.weight), s=(4, 4)).relu()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [(Rotated(), torch.randn(2, 5, 8)), (Filtered(), torch.randn(2, 3, 4, 4)),
+     (Calls(lambda x, y: torch.fft.fft2(x).real + torch.fft.fft2(x).abs()), torch.randn(2, 4, 8))],
+    ids=["rotary", "filter", "mixing"],
+)  # fmt: skip
+def test_complex_numbers_are_written_with_the_calls_around_them(model: nn.Module, x: Tensor) -> None:
+    inputs = (x, x) if isinstance(model, Calls) else (x,)
+    graph = preparation(model.eval(), Examples(inputs), importer="export").graph
+    made = Pipeline.parse("legalize-onnx,expand-opaque,legalize-onnx").run(graph)
+    with torch.no_grad():
+        expected = model(*inputs).numpy()
+    np.testing.assert_allclose(executor(made)([part.numpy() for part in inputs])[0], expected, atol=2e-5)
 
 
 def test_what_torchlib_can_not_write_is_listed_with_its_reason() -> None:
