@@ -19,14 +19,14 @@ Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 def one_by_one(module: nn.Module, batches: Iterable[Arguments]) -> Iterator[Arguments]:
     """The samples of every batch, each as a batch of one; the batches themselves where samples are not independent.
 
-    That is tried on the first batch of several samples: its outputs in float, computed sample by sample, have to be
-    those of the whole batch but for rounding. (Kernels round differently for batches of different sizes.)
+    That is tried on the first two samples of the first batch of several: their outputs in float have to be those of the
+    two together but for rounding. (Kernels round differently for batches of different sizes.)
     """
     independent: bool | None = None
     for batch in batches:
         samples = _samples(batch)
         if independent is None and len(samples) > 1:
-            independent = _independent(module, batch, samples)
+            independent = _independent(module, _together(samples[:2]), samples[:2])
         yield from samples if independent and len(samples) > 1 else [batch]
 
 
@@ -43,7 +43,18 @@ def _samples(batch: Arguments) -> list[Arguments]:
     ]
 
 
-def _independent(module: nn.Module, batch: Arguments, samples: list[Arguments]) -> bool:
+def _together(samples: Sequence[Arguments]) -> Arguments:
+    """Samples as a batch."""
+    (leaves, spec), *others = [pytree.tree_flatten(tuple(sample)) for sample in samples]
+    rest = [other for other, _ in others]
+    joined = [
+        torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0] for parts in zip(leaves, *rest, strict=True)
+    ]
+    arguments: Arguments = pytree.tree_unflatten(joined, spec)
+    return arguments
+
+
+def _independent(module: nn.Module, batch: Arguments, samples: Sequence[Arguments]) -> bool:
     """Whether the samples give together what the batch gives."""
     quantizers = [(quantizer, quantizer.enabled, quantizer.observer) for _, quantizer in quantizers_of(module)]
     for quantizer, _, _ in quantizers:

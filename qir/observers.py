@@ -110,8 +110,20 @@ class Histogram(MinMax):
     `exponent` is an int32 vector and `counts` an int64 matrix of `BINS` columns; None until something was seen.
     """
 
-    exponent: np.ndarray | None = None
-    counts: np.ndarray | None = None
+    _exponent: np.ndarray | None = None
+    _counts: np.ndarray | None = None
+
+    @property
+    def exponent(self) -> np.ndarray | None:
+        """2^exponent is the width of the bins of each row."""
+        self._settle()
+        return self._exponent
+
+    @property
+    def counts(self) -> np.ndarray | None:
+        """How many values lie in each bin of each row."""
+        self._settle()
+        return self._counts
 
     def merge(self, other: MinMax) -> None:
         """Take note of all that another histogram of the same tensor saw."""
@@ -129,7 +141,10 @@ class Histogram(MinMax):
         """Remember this, and nothing else."""
         super().load(state)
         if state:
-            self.exponent, self.counts = np.array(state["exponent"]), np.array(state["counts"])
+            self._exponent, self._counts = np.array(state["exponent"]), np.array(state["counts"])
+
+    def _settle(self) -> None:
+        """Count what was seen and is not counted yet."""
 
     def _count(self, rows: Any) -> None:
         self._add(self._counted(rows, self._current_exponent()))
@@ -139,13 +154,13 @@ class Histogram(MinMax):
         assert self.low is not None
         assert self.high is not None
         exponent = exponents(self.low, self.high)
-        if self.counts is not None and self.exponent is not None:
-            self.counts = coarser(self.counts, exponent - self.exponent)
-        self.exponent = exponent
+        if self._counts is not None and self._exponent is not None:
+            self._counts = coarser(self._counts, exponent - self._exponent)
+        self._exponent = exponent
         return exponent
 
     def _add(self, counts: np.ndarray) -> None:
-        self.counts = counts if self.counts is None else self.counts + counts
+        self._counts = counts if self._counts is None else self._counts + counts
 
     def _counted(self, rows: Any, exponent: np.ndarray) -> np.ndarray:
         """How many values of each row lie in each bin."""
