@@ -41,7 +41,7 @@ COMPUTED = {"f32", "f64", "f16", "bf16", "i8", "i16", "i32", "i64", "u8", "bool"
 
 def has_emission(node: Node) -> bool:
     """Whether `emission_of` says how the operator is called, unless it is refused."""
-    return node.op in EMISSIONS or _is_onnx(node)
+    return node.op in EMISSIONS or _is_onnx(node) or (node.definition.expand is not None and node.module is not None)
 
 
 def _is_onnx(node: Node) -> bool:
@@ -52,13 +52,14 @@ def emission_of(node: Node, emit: Emit) -> Emission | None:
     """How an operator is called; None for an opaque call.
 
     As a layer or function of torch, where the table of emissions takes the node; else as a function that covers the
-    ONNX operator, as the modules of its bodies, or as the simpler operators that ONNX defines it by; else in
-    onnxruntime. `emit` makes modules of graphs. Raises QirError when the table refuses what is no ONNX operator.
+    ONNX operator, as the modules of its bodies, or as the simpler operators that it is defined by; else, an ONNX
+    operator, in onnxruntime. `emit` makes modules of graphs. Raises QirError when the table refuses what is no ONNX
+    operator.
     """
     if (compute := of_numbers(node)) is not None:
         return call(compute, *node.operands)
     if not _is_onnx(node):
-        return EMISSIONS[node.op](node) if node.op in EMISSIONS else None
+        return _by_table(node) or _by_expansion(node, emit)
     if computes_in_torch(node):
         for way in (_by_table, general_emission, partial(_by_bodies, emit=emit), partial(_by_expansion, emit=emit)):
             try:
@@ -91,7 +92,7 @@ def _by_bodies(node: Node, emit: Emit) -> Emission | None:
 
 
 def _by_expansion(node: Node, emit: Emit) -> Emission | None:
-    """The simpler operators that ONNX defines the operator by, as a module; None when it has none or no layer."""
+    """The simpler operators that the operator is defined by, as a module; None when it has none or no layer."""
     expand = expansion_of(node)
     if expand is None or node.module is None:
         return None

@@ -14,6 +14,7 @@ The blocks of a page run in order, in one namespace, in a folder of their own:
 
 from __future__ import annotations
 
+import linecache
 import os
 import re
 import shlex
@@ -114,7 +115,7 @@ def said_by_pytest(folder: Path, arguments: list[str]) -> str:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
-    return re.sub(r" in [\d.]+s\b", " in 0.05s", done.stdout)
+    return re.sub(r" in [\d.]+s( \([\d:]+\))?", " in 0.05s", done.stdout)
 
 
 def printed_graph(text: str) -> str:
@@ -151,6 +152,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
             del sys.modules[name]
     registry._installed.cache_clear()
     ops.definition.cache_clear()
+    linecache.clearcache()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

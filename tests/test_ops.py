@@ -64,6 +64,20 @@ def test_anybody_can_declare_an_operator_with_a_trait_of_their_own() -> None:
 
 
 @pytest.mark.usefixtures("vocabulary")
+def test_a_declared_operator_without_an_emission_runs_in_torch_by_its_expansion() -> None:
+    torch = pytest.importorskip("torch")
+    from qir.backends.torch_module import emit_torch
+
+    declare(TWICE)
+    graph = Graph()
+    graph.outputs = graph.add("lab.Twice", [graph.input("x", X)], {"factor": 3.0}, module="twice").results
+    module = emit_torch(graph)
+    x = torch.rand(2, 4)
+    assert torch.equal(module(x), 3 * x)
+    assert [name for name, _ in module.twice.named_children()] == ["Mul_0"]
+
+
+@pytest.mark.usefixtures("vocabulary")
 def test_the_same_name_twice_is_refused_with_who_has_it() -> None:
     declare(TWICE)
     with pytest.raises(QirError) as caught:
