@@ -28,7 +28,9 @@ def import_keras(model: keras.Model, input_layer: Any = None) -> Graph:
     A layer that nothing lowers is the operations that its own code calls; what nothing lowers then is opaque.
     `input_layer` is a `keras.Input`, or a list or dict of them, for a model that was never called.
     """
-    return _Lowering(_traced(model, input_layer)[1], model.name).run()
+    graph = _Lowering(_traced(model, input_layer)[1], model.name).run()
+    graph.signature = None
+    return graph
 
 
 def import_whole_calls(model: keras.Model, input_layer: Any = None, whole: Whole = is_keras_own) -> Graph:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from qir.api_keras import imported_keras, is_keras
 from qir.batches import Batch, peeked
 from qir.errors import QirError
 from qir.graph import Graph
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 
 
 def import_model(model: Any, example_inputs: Sequence[Any] | None = None) -> Graph:
-    """The graph of a torch module, or of an ONNX model or file.
+    """The graph of a Keras model, a torch module, or an ONNX model or file.
 
     `example_inputs` are positional arguments for a torch module; they give types to the graph's values.
     """
+    if is_keras(model):
+        return imported_keras(model)
     if _is_module(model):
         from qir.frontends.torch_fx import import_torch
 
@@ -41,7 +44,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None = None) -> Gra
         return import_onnx(model)
     raise QirError(
         f"qir reads no model of type {type(model).__name__}",
-        help="give a torch.nn.Module, an onnx.ModelProto or a path",
+        help="give a keras.Model, a torch.nn.Module, an onnx.ModelProto or a path",
     )
 
 
@@ -178,7 +181,8 @@ def graph_to_quantize(model: Any, example_inputs: Sequence[Any] | None, batch: B
     """The graph that a quantization of `model` begins with, which may be changed; `batch` is the first of its data."""
     if isinstance(model, Graph):
         return model.copy()
-    return _prepared(model, example_inputs, batch) if _is_module(model) else import_model(model)
+    is_module = _is_module(model) and not is_keras(model)
+    return _prepared(model, example_inputs, batch) if is_module else import_model(model)
 
 
 def _is_module(model: Any) -> bool:

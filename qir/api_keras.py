@@ -9,6 +9,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from qir.graph import Graph
 from qir.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ def is_keras(model: Any) -> bool:
     """Whether it is a Keras model; on the torch backend those are torch modules, too."""
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(model, keras.Model)
+
+
+def imported_keras(model: keras.Model, input_layer: Any = None) -> Graph:
+    """The graph of a Keras model, tensors stored in the order of axes that needs the fewest Transposes."""
+    from qir.frontends.keras_model import import_keras
+
+    return Pipeline.parse("move-transposes").run(import_keras(model, input_layer))
 
 
 def prepare_keras(
