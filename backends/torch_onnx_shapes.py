@@ -115,7 +115,7 @@ def _pad_axis(x: Tensor, axis: int, before: int, after: int, mode: str, value: T
     length = x.shape[axis]
     if mode == "constant":
         both = [0, 0] * (x.ndim - axis - 1) + [before, after]
-        return torch.nn.functional.pad(x, both, value=0 if value is None else value.item())
+        return torch.nn.functional.pad(x, both, value=value.item() if isinstance(value, Tensor) else value or 0)
     places = torch.arange(-before, length + after)
     if mode == "edge":
         places = places.clamp(0, length - 1)

@@ -8,8 +8,7 @@ from typing import Any
 import keras
 from keras import activations, layers, ops
 
-from qir.errors import QirError
-from qir.frontends.keras_dtypes import floating
+from qir.frontends.keras_dtypes import dtype_of, floating
 from qir.frontends.keras_layouts import rank_of
 from qir.frontends.keras_lowerings import KerasBuilder, lowers
 from qir.graph import Value
@@ -186,7 +185,7 @@ def squareplus(build: KerasBuilder, x: Value, b: float = 4) -> Value:
 
 @lowers(ops.sparsemax, activations.sparsemax)
 def sparsemax(build: KerasBuilder, x: Value, axis: int = -1) -> Value:
-    """The elements above a threshold, so that they sum up to one (Martins and Astudillo 2016, equation 2)."""
+    """The elements above a threshold, as Keras computes it: from the sum of all running sums that count."""
     x, rank = floating(build, x), rank_of(x)
     size = (x.type.shape or ())[axis]
     known(isinstance(size, int), "an axis of unknown size")
@@ -194,16 +193,11 @@ def sparsemax(build: KerasBuilder, x: Value, axis: int = -1) -> Value:
     shape = [1] * rank
     shape[axis] = int(size or 0)
     counts = build("Reshape", build("Cast", build.indices(range(1, int(size or 0) + 1)), to=1), build.indices(shape))
-    sums = build("Sub", build("CumSum", ordered, build.indices([axis % rank])), 1.0)
-    inside = build("Cast", build("Greater", build("Mul", counts, ordered), sums), to=1)
-    count = build("ReduceSum", inside, build.indices([axis % rank]), keepdims=1)
-    least = build(
-        "ReduceSum", build("Mul", inside, build("Div", sums, counts)), build.indices([axis % rank]), keepdims=1
-    )
-    del least
-    last = build("Sub", build("Cast", count, to=7), build.indices([1]))
-    total = build("GatherElements", sums, last, axis=axis)
-    return build("Relu", build("Sub", x, build("Div", total, count)))
+    sums = build("CumSum", ordered, build.indices([axis % rank]))
+    inside = build("Greater", build("Sub", ordered, build("Div", build("Sub", sums, 1.0), counts)), 0.0)
+    count = build("ReduceSum", build("Cast", inside, to=1), build.indices([axis % rank]), keepdims=1)
+    total = build("ReduceSum", build("Where", inside, sums, 0.0), build.indices([axis % rank]), keepdims=1)
+    return build("Relu", build("Sub", x, build("Div", build("Sub", total, 1.0), count)))
 
 
 def _normalized(op: str) -> Callable[[KerasBuilder, Value, Any], Value]:
@@ -235,17 +229,12 @@ softmax = lowers(ops.softmax, activations.softmax)(_normalized("Softmax"))
 
 @lowers(layers.Softmax)
 def softmax_layer(build: KerasBuilder, inputs: Value, mask: Any = None, axis: Any = -1) -> Value:
-    """Softmax; what the mask leaves out is lowered by the largest number first, as Keras does."""
-    if mask is not None:
-        masked = build("Mul", build("Sub", 1.0, build("Cast", mask, to=1)), _large_negative(inputs))
-        inputs = build("Add", inputs, masked)
-    return softmax(build, inputs, axis)  # type: ignore[no-any-return]
-
-
-def _large_negative(x: Value) -> float:
-    if x.type.dtype not in ("f32", "f16", None):
-        raise QirError(f"no number stands for minus infinity in {x.type.dtype}")
-    return -3e4 if x.type.dtype == "f16" else -1e9
+    """Softmax; where the mask is false, the least number before it and 0 behind it, as Keras does."""
+    if mask is None:
+        return softmax(build, inputs, axis)  # type: ignore[no-any-return]
+    shown = build("Greater", mask, 0.5) if str(dtype_of(mask)) != "bool" else mask
+    least = -3e4 if inputs.type.dtype == "f16" else -1e9
+    return build("Where", shown, softmax(build, build("Where", shown, inputs, least), axis), 0.0)
 
 
 @lowers(layers.PReLU)

@@ -31,7 +31,7 @@ def dot_product_attention(build: KerasBuilder, query: Any, key: Any, value: Any,
         if is_causal:
             before = np.tril(np.ones((size_of(parts[0], 1), size_of(parts[1], 1)), bool))
             shown = build("And", shown, before)
-        added = build("Where", shown, np.float32(0), np.float32(LEAST))
+        added = build("Where", shown, np.array(0, np.float32), np.array(LEAST, np.float32))
     turned = [build("Transpose", part, perm=(0, 2, 1, 3)) for part in parts]
     made = build("qir.ScaledDotProductAttention", *turned, added, is_causal=bool(is_causal) and mask is None,
                  scale=None if scale is None else float(scale), enable_gqa=heads != own)  # fmt: skip

@@ -138,7 +138,7 @@ def in_top_k(build: KerasBuilder, targets: Any, predictions: Any, k: int) -> Val
     found, places = tensor(build, predictions), cast(build, targets, "int64")
     own = build("GatherElements", found, build("Unsqueeze", places, build.indices([1])), axis=1)
     greater = cast(build, build("Greater", found, own), "int32")
-    return build("Less", build("ReduceSum", greater, build.indices([1]), keepdims=0), np.int32(k))
+    return build("Less", build("ReduceSum", greater, build.indices([1]), keepdims=0), np.array(k, np.int32))
 
 
 @lowers(ops.searchsorted)
@@ -175,6 +175,14 @@ def one_hot(build: KerasBuilder, x: Any, num_classes: int, axis: int = -1, dtype
     return cast(build, hits, _standard(dtype))
 
 
+@lowers(ops.extract_sequences)
+def extract_sequences(build: KerasBuilder, x: Any, sequence_length: int, sequence_stride: int) -> Value:
+    """Gather of the places of each window of the last axis."""
+    value = tensor(build, x)
+    starts = np.arange(0, size_of(value, -1) - sequence_length + 1, sequence_stride)
+    return build("Gather", value, starts[:, None] + np.arange(sequence_length), axis=rank_of(value) - 1)
+
+
 def _standard(dtype: Any) -> str:
 
     return str(keras.backend.standardize_dtype(dtype or keras.config.floatx()))
@@ -184,7 +192,7 @@ def _standard(dtype: Any) -> str:
 def multi_hot(build: KerasBuilder, inputs: Any, num_classes: Any = None, axis: int = -1, dtype: Any = None,
               sparse: bool = False) -> Value:  # fmt: skip
     """The largest of the one-hot rows of a sample."""
-    value = tensor(build, inputs)
+    value = cast(build, inputs, "int64")
     hot = one_hot(build, value, num_classes, axis, dtype, sparse)
     along = 1 if rank_of(value) > 1 else 0
     return build("ReduceMax", hot, build.indices([along]), keepdims=0)
@@ -193,7 +201,7 @@ def multi_hot(build: KerasBuilder, inputs: Any, num_classes: Any = None, axis: i
 @lowers(ops.bincount)
 def bincount(build: KerasBuilder, x: Any, weights: Any = None, minlength: int = 0, sparse: bool = False) -> Value:
     """qir.CountNumbers of a row."""
-    value = tensor(build, x)
+    value = cast(build, x, "int64")
     known(not sparse and rank_of(value) == 1, "rows of their own, or a sparse tensor")
     return build("qir.CountNumbers", value, None if weights is None else tensor(build, weights), minlength=minlength)
 
@@ -213,7 +221,7 @@ def unravel_index(build: KerasBuilder, indices: Any, shape: Any) -> Any:
     value = cast(build, indices, "int64")
     found, behind = [], 1
     for size in reversed(shape):
-        found.append(build("Mod", build("Div", value, np.int64(behind)), np.int64(size)))
+        found.append(build("Mod", build("Div", value, np.array(behind)), np.array(size)))
         behind *= size
     return tuple(reversed(found))
 
@@ -267,8 +275,8 @@ def _triangle(name: str, upper: int) -> None:
     def lowering(build: KerasBuilder, x: Any, k: int = 0) -> Value:
         value = tensor(build, x)
         if value.type.dtype in ("f32", "f64", "i64", "i32", "bool", "f16"):
-            return build("Trilu", value, np.int64(k), upper=upper)
-        return cast(build, build("Trilu", cast(build, value, "int64"), np.int64(k), upper=upper), str(dtype_of(value)))
+            return build("Trilu", value, np.array(k), upper=upper)
+        return cast(build, build("Trilu", cast(build, value, "int64"), np.array(k), upper=upper), str(dtype_of(value)))
 
     lowering.__name__ = name
     lowers(getattr(ops, name))(lowering)

@@ -103,13 +103,25 @@ class _Followed:
 
     def __getattr__(self, name: str) -> Any:
         plain, symbolic = getattr(self._module, name), getattr(self._symbolic, name, None)
-        return plain if symbolic is None or isinstance(plain, type) else _either(plain, symbolic)
+        if symbolic is None or isinstance(plain, type):
+            return plain
+        vars(self)[name] = _either(plain, symbolic)
+        return vars(self)[name]
 
 
 def _either(plain: Callable[..., Any], symbolic: Callable[..., Any]) -> Callable[..., Any]:
+    """The symbolic function where a tensor is symbolic; the plain one where the symbolic one itself calls it."""
+    running: list[None] = []
+
     def called(*args: Any, **kwargs: Any) -> Any:
         leaves = keras.tree.flatten((args, kwargs))
-        return (symbolic if any(isinstance(leaf, keras.KerasTensor) for leaf in leaves) else plain)(*args, **kwargs)
+        if running or not any(isinstance(leaf, keras.KerasTensor) for leaf in leaves):
+            return plain(*args, **kwargs)
+        running.append(None)
+        try:
+            return symbolic(*args, **kwargs)
+        finally:
+            running.pop()
 
     return called
 

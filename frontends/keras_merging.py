@@ -7,6 +7,7 @@ from string import ascii_letters
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from qir.frontends.keras_dtypes import agreed
@@ -78,4 +79,4 @@ def dot_layer(build: KerasBuilder, inputs: Any, axes: Any, normalize: bool) -> V
 
 def _unit(build: KerasBuilder, x: Value, axis: int) -> Value:
     squares = reduced(build, "ReduceSum", build("Mul", x, x), axis, True)
-    return build("Mul", x, build("qir.Rsqrt", build("Max", squares, keras.config.epsilon() ** 2)))
+    return build("Mul", x, build("qir.Rsqrt", build("Max", squares, np.array(keras.config.epsilon() ** 2, np.float32))))

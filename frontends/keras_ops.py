@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from qir.frontends.keras_dtypes import agreed, cast, dtype_of, floating, tensor
@@ -81,16 +82,39 @@ def _binary(name: str, op: str, *spellings: Any, floats: bool = False) -> None:
 
 
 for _name, _op in (("subtract", "Sub"), ("mod", "qir.Remainder"), ("floor_divide", "qir.FloorDiv"),
-                   ("maximum", "Max"), ("minimum", "Min"), ("fmax", "qir.FMax"), ("fmin", "qir.FMin"),
-                   ("bitwise_and", "BitwiseAnd"), ("bitwise_or", "BitwiseOr"), ("bitwise_xor", "BitwiseXor"),
+                   ("fmax", "qir.FMax"), ("fmin", "qir.FMin"),
                    ("equal", "Equal"), ("greater", "Greater"), ("greater_equal", "GreaterOrEqual"), ("less", "Less"),
                    ("less_equal", "LessOrEqual")):  # fmt: skip
     _binary(_name, _op)
-_binary("bitwise_left_shift", "qir.ShiftLeft", ops.left_shift)
-_binary("bitwise_right_shift", "qir.ShiftRight", ops.right_shift)
+
+
+def _of_bits(name: str, op: str, *spellings: Any) -> None:
+    def lowering(build: KerasBuilder, x: Any, y: Any) -> Value:
+        return build(op, *(cast(build, one, str(dtype_of(tensor(build, x)))) for one in (x, y)))
+
+    named(name, getattr(ops, name), *spellings)(lowering)
+
+
+for _name, _op in (("bitwise_and", "BitwiseAnd"), ("bitwise_or", "BitwiseOr"), ("bitwise_xor", "BitwiseXor")):
+    _of_bits(_name, _op)
+_of_bits("bitwise_left_shift", "qir.ShiftLeft", ops.left_shift)
+_of_bits("bitwise_right_shift", "qir.ShiftRight", ops.right_shift)
 for _name, _op in (("arctan2", "qir.Atan2"), ("logaddexp", "qir.LogAddExp"), ("logaddexp2", "qir.LogAddExp2"),
                    ("hypot", "qir.Hypot"), ("heaviside", "qir.Heaviside")):  # fmt: skip
     _binary(_name, _op, floats=True)
+
+
+def _extreme(name: str, op: str) -> None:
+    def lowering(build: KerasBuilder, x1: Any, x2: Any) -> Value:
+        a, b = agreed(build, x1, x2)
+        dtype = next(iter({dtype_of(value) for value in (a, b) if isinstance(dtype_of(value), str)}), None)
+        return build(op, a, b) if dtype is None else build(op, cast(build, a, dtype), cast(build, b, dtype))
+
+    named(name, getattr(ops, name))(lowering)
+
+
+_extreme("maximum", "Max")
+_extreme("minimum", "Min")
 
 
 @lowers(ops.fmod)
@@ -213,6 +237,7 @@ def nan_to_num(build: KerasBuilder, x: Any, nan: float = 0.0, posinf: Any = None
 @lowers(ops.clip)
 def clip(build: KerasBuilder, x: Any, x_min: Any, x_max: Any) -> Value:
     """Clip by numbers, Max and Min of tensors."""
+    x_min, x_max = (limit.item() if isinstance(limit, np.generic) else limit for limit in (x_min, x_max))
     if all(limit is None or isinstance(limit, int | float) for limit in (x_min, x_max)):
         value = cast(build, x, "int32") if dtype_of(tensor(build, x)) == "bool" else tensor(build, x)
         return build("Clip", value, x_min, x_max)
@@ -247,6 +272,13 @@ def copy(build: KerasBuilder, x: Any) -> Value:
 def stop_gradient(build: KerasBuilder, variable: Any) -> Value:
     """qir.Detach."""
     return build("qir.Detach", tensor(build, variable))
+
+
+@lowers(ops.angle)
+def angle(build: KerasBuilder, x: Any) -> Value:
+    """qir.RealAngle."""
+    known(not str(dtype_of(tensor(build, x))).startswith("complex"), "complex numbers")
+    return build("qir.RealAngle", floating(build, x))
 
 
 @lowers(ops.imag)

@@ -11,7 +11,7 @@ from qir.frontends.keras_dtypes import tensor
 from qir.frontends.keras_layouts import channels_back, channels_first, is_last, rank_of
 from qir.frontends.keras_lowerings import KerasBuilder, lowers
 from qir.graph import Value
-from qir.lowering import known, numbers
+from qir.lowering import known
 
 _MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 
@@ -54,11 +54,14 @@ def cropping(build: KerasBuilder, inputs: Value, cropping: Any, data_format: str
 def depth_to_space(build: KerasBuilder, x: Any, block_size: int, data_format: str = "channels_last") -> Value:
     """DepthToSpace."""
     value = channels_first(build, tensor(build, x), data_format)
-    return channels_back(build, build("DepthToSpace", value, blocksize=numbers(block_size, 1)[0]), data_format)
+    mode = "DCR" if is_last(data_format) else "CRD"
+    return channels_back(build, build("DepthToSpace", value, blocksize=block_size, mode=mode), data_format)
 
 
 @lowers(ops.space_to_depth)
 def space_to_depth(build: KerasBuilder, x: Any, block_size: int, data_format: str = "channels_last") -> Value:
     """SpaceToDepth."""
+    if not is_last(data_format):
+        return build("qir.PixelUnshuffle", tensor(build, x), downscale_factor=block_size)
     value = channels_first(build, tensor(build, x), data_format)
-    return channels_back(build, build("SpaceToDepth", value, blocksize=numbers(block_size, 1)[0]), data_format)
+    return channels_back(build, build("SpaceToDepth", value, blocksize=block_size), data_format)

@@ -47,13 +47,11 @@ def _recurrent(build: KerasBuilder, kind: str, layer: dict[str, Any], x: Value, 
     weights = [build.arranged(kernel, *_steps(kind, units, Transposed((1, 0))))
                for kernel in (cell.kernel, cell.recurrent_kernel)]  # fmt: skip
     biases = _biases(build, kind, cell, units)
-    states = [None] * count if initial is None else [build("Unsqueeze", state, build.indices([0])) for state in
-                                                     (initial if isinstance(initial, list | tuple) else [initial])]  # fmt: skip
+    given = [None] * count if initial is None else initial if isinstance(initial, list | tuple) else [initial]
+    states = [None if state is None else build("Unsqueeze", state, build.indices([0])) for state in given]
     x = build("qir.Flip", x, dims=(1,)) if layer["go_backwards"] else x
-    made = build.several(
-        f"qir.{kind}", None, x, *states, *weights, *biases, batch_first=1, bias=int(bool(biases)), **attrs
-    )
-    outputs, *last = made
+    operands = [x, *states, *weights, *biases]
+    outputs, *last = build.several(f"qir.{kind}", None, *operands, batch_first=1, bias=int(bool(biases)), **attrs)
     final = [build("Squeeze", state, build.indices([0])) for state in last]
     result = outputs if layer["return_sequences"] else final[0]
     return (result, *final) if layer["return_state"] else result

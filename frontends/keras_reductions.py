@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from qir.frontends.keras_dtypes import agreed, cast, dtype_of, floating, tensor
@@ -53,10 +54,16 @@ def mean(build: KerasBuilder, x: Any, axis: Any = None, keepdims: bool = False) 
     return reduced(build, "ReduceMean", floating(build, x), axis, keepdims)
 
 
+def _number(like: Value, number: Any) -> np.ndarray:
+    """A number in the dtype of a tensor."""
+    known(isinstance(number, bool | int | float) and isinstance(dtype_of(like), str), "a computed number")
+    return np.array(number, dtype_of(like))
+
+
 def _extreme(name: str, op: str, alias: Any) -> None:
     def lowering(build: KerasBuilder, x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Value:
         found = reduced(build, op, tensor(build, x), axis, keepdims)
-        return found if initial is None else build(op.removeprefix("Reduce"), *agreed(build, found, initial))
+        return found if initial is None else build(op.removeprefix("Reduce"), found, _number(found, initial))
 
     named(name, getattr(ops, name), alias)(lowering)
 
@@ -136,6 +143,50 @@ def cumprod(build: KerasBuilder, x: Any, axis: Any = None, dtype: Any = None) ->
     return build("qir.CumulativeProduct", value, dim=along)
 
 
+@lowers(ops.ptp)
+def ptp(build: KerasBuilder, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
+    """The largest element less the smallest."""
+    value = tensor(build, x)
+    return build("Sub", *(reduced(build, op, value, axis, keepdims) for op in ("ReduceMax", "ReduceMin")))
+
+
+def _quantile(build: KerasBuilder, x: Any, q: Any, axis: Any, method: str, keepdims: bool, whole: float) -> Value:
+    part = q.literal if isinstance(q, Value) else q
+    known(isinstance(part, int | float) and method == "linear", "several parts, or another method")
+    axes = axis if isinstance(axis, list | tuple) else [axis]
+    known(len(axes) == 1, "several axes")
+    return build("qir.Quantile", floating(build, x), q=float(part) / whole, dim=axes[0], keepdim=keepdims)
+
+
+@lowers(ops.median)
+def median(build: KerasBuilder, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
+    """qir.Quantile of a half."""
+    return _quantile(build, x, 0.5, axis, "linear", keepdims, 1.0)
+
+
+@lowers(ops.quantile)
+def quantile(build: KerasBuilder, x: Any, q: Any, axis: Any = None, method: str = "linear",
+             keepdims: bool = False) -> Value:  # fmt: skip
+    """qir.Quantile."""
+    return _quantile(build, x, q, axis, method, keepdims, 1.0)
+
+
+@lowers(ops.percentile)
+def percentile(build: KerasBuilder, x: Any, q: Any, axis: Any = None, method: str = "linear",
+               keepdims: bool = False) -> Value:  # fmt: skip
+    """qir.Quantile."""
+    return _quantile(build, x, q, axis, method, keepdims, 100.0)
+
+
+@lowers(ops.allclose)
+def allclose(build: KerasBuilder, x1: Any, x2: Any, rtol: float = 1e-5, atol: float = 1e-8,
+             equal_nan: bool = False) -> Value:  # fmt: skip
+    """qir.All of qir.IsClose."""
+    a, b = agreed(build, x1, x2)
+    close = build("qir.IsClose", a, b, rtol=float(rtol), atol=float(atol), equal_nan=equal_nan)
+    return build("qir.All", close, dim=tuple(axes_of(close, None)), keepdim=False)
+
+
 @lowers(ops.moments)
 def moments(build: KerasBuilder, x: Any, axes: Any, keepdims: bool = False, synchronized: bool = False) -> Any:
     """ReduceMean and qir.Variance."""
@@ -167,9 +218,9 @@ def normalize(build: KerasBuilder, x: Any, axis: Any = -1, order: Any = 2, epsil
     least = keras.config.epsilon() if epsilon is None else float(epsilon)
     if order == 2:
         squares = reduced(build, "ReduceSum", build("Mul", value, value), axis, True)
-        return build("Mul", value, build("qir.Rsqrt", build("Max", squares, least * least)))
+        return build("Mul", value, build("qir.Rsqrt", build("Max", squares, np.array(least * least, np.float32))))
     length = norm(build, value, order, tuple(axes_of(value, axis)), True)
-    return build("Div", value, build("Max", length, least))
+    return build("Div", value, build("Max", length, np.array(least, np.float32)))
 
 
 @lowers(ops.norm, ops.linalg.norm)

@@ -156,7 +156,10 @@ def repeat(build: KerasBuilder, x: Any, repeats: Any, axis: Any = None) -> Value
     value = tensor(build, x)
     if axis is None:
         value, axis = ravel(build, value), 0
-    counts = np.asarray(repeats)
+    given = repeats.literal if isinstance(repeats, Value) else repeats
+    known(given is not None, "computed counts")
+    counts = np.asarray([one.literal if isinstance(one, Value) else one for one in given]
+                        if isinstance(given, list | tuple) else given)  # fmt: skip
     places = np.repeat(np.arange(size_of(value, axis)), counts)
     return build("Gather", value, places, axis=axis)
 
@@ -214,6 +217,8 @@ def roll(build: KerasBuilder, x: Any, shift: Any, axis: Any = None) -> Value:
     value = tensor(build, x)
     known(isinstance(shift, int | list | tuple), "a computed shift")
     shifts = (shift,) if isinstance(shift, int) else tuple(shift)
-    axes = () if axis is None else (axis,) * len(shifts) if isinstance(axis, int) else tuple(axis)
-    shifts = shifts * len(axes) if len(shifts) == 1 and axes else shifts
+    if axis is None:
+        return to_shape(build, build("qir.Roll", ravel(build, value), shifts=shifts, dims=(0,)), value.type.shape or ())
+    axes = (axis,) * len(shifts) if isinstance(axis, int) else tuple(axis)
+    shifts = shifts * len(axes) if len(shifts) == 1 else shifts
     return build("qir.Roll", value, shifts=shifts, dims=axes)
