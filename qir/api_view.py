@@ -129,17 +129,22 @@ def _add_analysis(numbers: dict[int, Data], stages: Stages, analysis: Analysis) 
         about = stages.in_layer(entry.name)
         if about is None:
             continue
-        found = numbers.setdefault(about, {})
-        found["analysis"] = dict(_columns(asdict(entry)))
+        found, columns = numbers.setdefault(about, {}), dict(_columns(asdict(entry)))
         if isinstance(entry, AnalyzedQuantizer):
             found.setdefault("histogram", asdict(entry.histogram))
+            columns["own sqnr"] = columns.pop("sqnr")
+        else:
+            found.setdefault("sqnr", columns.pop("sqnr"))
+        found["analysis"] = columns
 
 
 def _columns(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None]]:
-    """The numbers in an entry, by their names; a ratio in decibels is None where nothing differs."""
+    """The numbers in an entry that a node does not show anyway; a ratio in decibels is None where nothing differs."""
     for name, value in entry.items():
         label = f"{prefix}{name}".replace("_", " ")
-        if isinstance(value, Mapping) and name != "histogram":
+        if name in ("histogram", "grid_low", "grid_high"):
+            continue
+        if isinstance(value, Mapping):
             yield from _columns(value, f"{name} ")
         elif name.endswith("sqnr") or (isinstance(value, int | float) and np.isfinite(value)):
             yield label, value

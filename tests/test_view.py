@@ -203,10 +203,11 @@ def test_the_analysis_is_shown_beside_what_it_is_about(tmp_path: Path) -> None:
     paths = [found["records"][record]["path"] for record in stage["leaves"]]
     numbers = {path: found["numbers"].get(str(same), {}) for path, same in zip(paths, stage["same"], strict=True)}
     quantizer = next(one for one in analysis.quantizers if one.name == "x_quantizer")
-    assert numbers["x_quantizer"]["analysis"]["sqnr"] == quantizer.sqnr
+    assert numbers["x_quantizer"]["analysis"]["own sqnr"] == quantizer.sqnr
     assert numbers["x_quantizer"]["analysis"]["alone sqnr"] == quantizer.alone.sqnr
     assert numbers["x_quantizer"]["histogram"]["counts"] == quantizer.histogram.counts
     assert numbers["act"]["analysis"]["own sqnr"] is None
+    assert numbers["act"]["sqnr"] == next(one for one in analysis.layers if one.name == "act").sqnr
 
 
 def test_models_and_simulators_are_shown_too(tmp_path: Path) -> None:

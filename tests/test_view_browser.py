@@ -264,6 +264,15 @@ def test_large_graphs_are_drawn_and_searched_in_less_than_a_second(opened: Open,
         assert page.longest(what) < 1000, what
 
 
+@pytest.mark.parametrize("text", ["graph @g() {\n  return\n}", "graph @g(%x: f32[2]) {\n  return %x, %x\n}"])
+def test_graphs_without_nodes_have_a_page(opened: Open, tmp_path: Path, text: str) -> None:
+    qir.view(qir.parse(text), tmp_path / "empty.html")
+    page = opened(tmp_path / "empty.html")
+    page.press("f", "e", "t", "ArrowDown", "g")
+    assert page.ask("[camera.x, camera.y, camera.scale].every(Number.isFinite)")
+    assert page.ask("state.scene.boxes.length") == len(qir.parse(text).inputs) * 3
+
+
 def test_hostile_text_does_nothing(opened: Open, tmp_path: Path) -> None:
     graph = Graph(HOSTILE)
     x = graph.input(HOSTILE)

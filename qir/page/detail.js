@@ -107,8 +107,9 @@ function difference(view, leaf) {
   const [old, now] = stages.map((stage) => DATA.records[stage.leaves[stage.same.indexOf(same)]]);
   const texts = { operator: (r) => r.op, operands: (r) => r.reads.map((read) => (read === null ? "_" : read.literal ?? `%${read.name}`)).join(", "),
     attributes: (r) => r.attrs.map((pair) => pair.join("=")).join(", "), types: (r) => r.gives.map((pair) => pair[1]).join(", "), layer: (r) => r.path,
-    encoding: (r) => (encodingOf(r) || { text: "" }).text };
-  return make("div", {}, ...view.changed[leaf].map((name) => make("pre", {}, `${name}\n`, make("span", { class: "old" }, `− ${texts[name](old)}\n`), make("span", { class: "new" }, `+ ${texts[name](now)}`))));
+    encoding: (r) => (encodingOf(r) || { text: "none" }).text };
+  const brief = (text) => (text.length > 400 ? `${text.slice(0, 400)}…` : text);
+  return make("div", {}, ...view.changed[leaf].map((name) => make("pre", {}, `${name}\n`, make("span", { class: "old" }, `− ${brief(texts[name](old))}\n`), make("span", { class: "new" }, `+ ${brief(texts[name](now))}`))));
 }
 
 function aboutModule(view, index) {

@@ -32,7 +32,7 @@ function arranged(view, index, isOpen, inner) {
     }
   });
   const x = spread(module, before, after);
-  let left = Infinity, right = -Infinity;
+  let left = x.length ? Infinity : 0, right = -left;
   x.forEach((middle, item) => {
     left = Math.min(left, middle - before[item]);
     right = Math.max(right, middle + after[item]);

@@ -17,7 +17,7 @@ function tablesOf(view) {
     Weights: weightTable(view),
     Quantizers: { rows: quantizers, columns: [column("tensor", (row) => `%${row.record.reads[0]?.name ?? row.record.name}`), column("dtype", (row) => row.encoding.dtype),
       column("grid", (row) => row.encoding.scheme), column("a scale for each", (row) => row.encoding.for), column("scale", (row) => row.encoding.scale_high, true),
-      column("zero point", (row) => row.encoding.zero_points?.[0], true), column("low", (row) => row.encoding.low, true), column("high", (row) => row.encoding.high, true),
+      column("zero point", (row) => row.encoding.zero_points?.[0], true), column("grid low", (row) => row.encoding.low, true), column("grid high", (row) => row.encoding.high, true),
       ...measured(quantizers), column("layer", (row) => row.record.path)] },
     "In float": { rows: DATA.floats.rows.map((row) => ({ ...row, leaf: row.about === null ? undefined : view.leafOf.get(row.about) })), empty: DATA.floats.reason,
       columns: [column("operator", (row) => row.op), column("layer", (row) => row.layer), column("reason", (row) => row.reason), column("help", (row) => row.help), column("line", (row) => row.line), column("node", (row) => row.node)] },
