@@ -50,7 +50,7 @@ def ones(build: KerasBuilder, shape: Any, dtype: Any = None) -> Value:
 
 def _like(name: str, number: int) -> None:
     def lowering(build: KerasBuilder, x: Any, dtype: Any = None) -> Value:
-        return full_like(build, x, number, dtype)
+        return full_like(build, x, number, dtype)  # type: ignore[no-any-return]
 
     lowering.__name__ = name
     lowers(getattr(ops, name))(lowering)
@@ -121,8 +121,8 @@ def logspace(build: KerasBuilder, start: Any, stop: Any, num: int = 50, endpoint
 def geomspace(build: KerasBuilder, start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None,
               axis: int = 0) -> Value:  # fmt: skip
     """Powers between positive numbers."""
-    logs = [build("Log", floating(build, one)) for one in (start, stop)]
-    return build("Exp", _spaced(build, *logs, num, endpoint, axis)[0])
+    first, last = (build("Log", floating(build, one)) for one in (start, stop))
+    return build("Exp", _spaced(build, first, last, num, endpoint, axis)[0])
 
 
 @lowers(ops.array, ops.convert_to_tensor)

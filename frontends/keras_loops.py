@@ -64,7 +64,7 @@ def rnn(step_function: Callable[..., Any], inputs: Any, initial_states: Any, go_
     if not isinstance(count, int) or time_major:
         raise NotImplementedError("a loop of unknown length")
     places = range(count - 1, -1, -1) if go_backwards else range(count)
-    states, outputs, kept = tuple(initial_states), [], []
+    states, outputs, kept = tuple(initial_states), list[Any](), list[Any]()
     for place in places:
         step = keras.tree.map_structure(lambda tensor, place=place: tensor[:, place], inputs)
         output, new = step_function(step, (*states, *(constants or ())))

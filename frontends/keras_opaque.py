@@ -25,6 +25,7 @@ LAYERS: dict[str, str] = {
     **dict.fromkeys(("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"), _FOREIGN),
     **dict.fromkeys(("ContrastLimitedAdaptiveHistogramEqualization", "Equalization"),
                     "it counts how often each brightness is there"),
+    "RandomPosterization": "it counts in steps of brightness by whole numbers of 8 bits, also where it changes nothing",
     "MaxNumBoundingBoxes": "it changes labels, and no tensors of a model",
     "Pipeline": "it runs preprocessing layers one after the other, outside of a model",
     "MelSpectrogram": _COMPLEX,

@@ -47,15 +47,8 @@ _unary("bitwise_not", "BitwiseNot", ops.bitwise_invert, floats=False)
 _unary("fabs", "Abs")
 
 
-def _rounding(name: str, op: str) -> None:
-    def lowering(build: KerasBuilder, x: Any) -> Value:
-        return build(op, floating(build, x))
-
-    named(name, getattr(ops, name))(lowering)
-
-
 for _name, _op in (("ceil", "Ceil"), ("floor", "Floor"), ("trunc", "qir.Trunc")):
-    _rounding(_name, _op)
+    _unary(_name, _op)
 
 
 @lowers(ops.round)

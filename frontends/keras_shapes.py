@@ -33,8 +33,9 @@ def to_shape(build: KerasBuilder, x: Value, sizes: Sequence[Any]) -> Value:
         parts = [build("Reshape", size, build.indices([1])) if isinstance(size, Value) else build.indices([size])
                  for size in listed]  # fmt: skip
         return build("Reshape", x, build("Concat", *parts, axis=0))
-    if -1 in listed and (static := x.type.static) is not None and 0 not in listed and prod(static):
-        listed[listed.index(-1)] = -prod(static) // prod(listed)
+    static = x.type.static
+    if -1 in listed and static is not None and 0 not in (*listed, *static):
+        listed[listed.index(-1)] = -prod(static) // prod(map(int, listed))
     known(listed.count(-1) <= 1, "two sizes that are not known")
     return build("Reshape", x, build.indices(listed))
 
