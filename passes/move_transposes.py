@@ -108,7 +108,7 @@ class _Writer:
             stored = self.flow.stored(base)
             if self.flow.takes(Reader(node, port, order), stored):
                 order, taken = stored, compose(inverse(order), stored)
-                self.absorbed.append((node, taken))
+                self.absorbed += [(node, taken)] if node in self.flow.absorbed else []
             found = self.in_order(base, order)
             if found is not value:
                 self.graph.set_operand(node, port, found)

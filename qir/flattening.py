@@ -87,6 +87,13 @@ def absorption(node: Node) -> Absorption | None:
     return found if found is not None and found.follow(node.result, 0) else None
 
 
+def is_kept_in_order(node: Node, order: Order) -> bool:
+    """Whether a node that flattens gives the same where the axes come in this order: only those of size one move."""
+    known = _flattened(node)
+    moving = [axis for axis in order if known is not None and (axis == 0 or known[axis - 1] != 1)]
+    return known is not None and moving == sorted(moving)
+
+
 def _flattened(node: Node) -> list[int] | None:
     """The sizes of the axes that a node makes into the second and last of its result; None when it does not."""
     shape = node.operands[0].type.shape if node.op in ("Flatten", "Reshape") else None

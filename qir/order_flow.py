@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from qir.axis_orders import Order, Reading, Reordered, as_written, compose, elementwise, first_operand, inverse
 from qir.facts import is_quantizer
-from qir.flattening import absorption, is_here
+from qir.flattening import absorption, is_here, is_kept_in_order
 from qir.graph import Graph, Node, Value
 from qir.traits import Elementwise, MovesData, Permutes, Renumbers, TiesOperands, Unary
 from qir.types import TensorType
@@ -89,9 +89,11 @@ class OrderFlow:
         return is_here(base)
 
     def takes(self, reader: Reader, stored: Order) -> bool:
-        """Whether the reader flattens the tensor for weights that take up this order."""
-        order = compose(inverse(reader.order), stored)
-        return reader.node in self.absorbed and reader.port == 0 and order[0] == 0
+        """Whether the reader flattens the tensor, and weights take up this order or it changes nothing."""
+        node, order = reader.node, compose(inverse(reader.order), stored)
+        if node is None or reader.port > 0 or not order or order[0] > 0:
+            return False
+        return node in self.absorbed or (not self.can_move(node) and is_kept_in_order(node, order))
 
     def differs(self, node: Node, choice: Reordered) -> bool:
         """Whether a choice for the node is another than what is chosen for it."""
