@@ -67,10 +67,11 @@ def passes() -> Iterator[str]:
     for name, kind in known_passes().items():
         doc = inspect.getdoc(kind) or ""
         yield from (f"## {name}", "", EXAMPLE.sub(fenced, doc))
-        facts = [[word, ", ".join(f"`{fact.name}`" for fact in getattr(kind, word))] for word in FACTS]
-        chosen = ", ".join(f"`{option.name}`" for option in options(kind))
-        rows = [["options", chosen], *facts, ["numerics", kind.numerics]]
-        yield from table(["", ""], [row for row in rows if row[1]])
+        facts = [(word, [fact.name for fact in getattr(kind, word)]) for word in FACTS]
+        lines = [("options", [option.name for option in options(kind)]), *facts, ("numerics", [kind.numerics])]
+        yield ""
+        yield from (f"* {word}: {', '.join(f'`{name}`' for name in names)}" for word, names in lines if names)
+        yield ""
 
 
 def fenced(example: re.Match[str]) -> str:
@@ -81,7 +82,7 @@ def fenced(example: re.Match[str]) -> str:
 
 def operators() -> Iterator[str]:
     """What reads and writes each operator."""
-    yield from ("# Operators", "", OPERATORS)
+    yield from ("---", "hide: [toc]", "---", "# Operators", "", OPERATORS)
     kinds = (
         ("ONNX's operators", lambda operator: operator.schema is not None),
         ("Composites", lambda operator: operator.name.startswith("qir.")),

@@ -44,7 +44,12 @@ def lowered(table: Mapping[Any, Callable[..., Any]], name_of: Callable[[Any], st
     for spelling, lowering in table.items():
         for op in names().intersection(strings_in(lowering)):
             found[op].append(name_of(spelling))
-    return {op: sorted(set(calls), key=lambda name: (name.count("."), name)) for op, calls in found.items()}
+    return {op: sorted(set(calls), key=_plainness) for op, calls in found.items()}
+
+
+def _plainness(name: str) -> tuple[bool, bool, int, str]:
+    """Functions before methods, short names before long ones."""
+    return "__" in name, name.startswith("Tensor."), len(name), name
 
 
 def strings_in(function: Callable[..., Any]) -> set[str]:
@@ -82,12 +87,16 @@ def torch_name(spelling: Any) -> str:
         return spelling
     if inspect.isclass(spelling):
         return f"{spelling.__module__.partition('.modules')[0]}.{spelling.__name__}"
-    return str(resolve_name(spelling) or f"{spelling.__module__}.{spelling.__name__}").removeprefix("torch._C._nn.")
+    name = str(resolve_name(spelling) or f"{spelling.__module__}.{spelling.__name__}")
+    return name.removeprefix("torch._C._nn.").replace("_operator.", "operator.")
 
 
 def keras_name(spelling: Any) -> str:
-    """How a user writes the call."""
-    return spelling if isinstance(spelling, str) else f"{spelling.__module__.partition('.src')[0]}.{spelling.__name__}"
+    """How a user writes the call: of `keras.src.ops.numpy`, say, the package `ops` is public."""
+    if isinstance(spelling, str):
+        return spelling
+    package = spelling.__module__.removeprefix("keras.src.").partition(".")[0]
+    return f"keras.{package}.{spelling.__name__}"
 
 
 def in_torch(operator: OpDef) -> str:
@@ -108,7 +117,7 @@ def in_torch(operator: OpDef) -> str:
 def in_onnx(operator: OpDef) -> str:
     """How the ONNX backend writes the operator."""
     if operator.schema is not None:
-        return f"since opset {operator.schema.since_version}"
+        return f"opset {operator.schema.since_version}"
     if operator.name == "qir.Quantize":
         return "Q/DQ"
     return "expanded" if operator.expand is not None else ""
@@ -121,9 +130,9 @@ def integer_on(operator: OpDef) -> str:
 
 
 def entry(spellings: list[str]) -> str:
-    """The shortest spellings, and how many more there are."""
-    shown = ", ".join(f"`{name}`" for name in spellings[:3])
-    return f"{shown} and {len(spellings) - 3} more" if len(spellings) > 3 else shown
+    """The plainest spellings, and how many more there are."""
+    shown = ", ".join(f"`{name}`" for name in spellings[:2])
+    return f"{shown} and {len(spellings) - 2} more" if len(spellings) > 2 else shown
 
 
 def rows(chosen: Callable[[OpDef], bool]) -> Iterator[list[str]]:
