@@ -8,7 +8,7 @@ before it. The guess is then checked like any other position, so a wrong one cos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -125,28 +125,50 @@ class Compared(Trial):
         return decibels(None if measure == EQUAL else measure)
 
     def suspect(self) -> Position | None:
-        """Where the first tensor that is beyond the threshold became so, given exact tensors before it."""
-        tensor = self.first
+        """Where the first tensor that is beyond the threshold became so, given exact values of others that stay."""
+        tensor, staying = self.first, self.course.stages[-1].heirs
         for passes, stage in enumerate(self.course.stages[1:]):
-            if tensor is not None and tensor in stage.heirs and self._apart(tensor, self._alone(stage, tensor)):
-                moved = [position for position in self.course.moved.get(tensor, []) if position.passes == passes]
+            if tensor is not None and self._wrong(stage, tensor, staying):
+                between = self._between(stage, tensor, staying)
+                first = next((other for other in between if self._wrong(stage, other, stage.heirs)), tensor)
+                moved = [position for position in self.course.moved.get(first, []) if position.passes == passes]
                 return moved[0] if moved else Position(passes + 1)
         return None
+
+    def _wrong(self, stage: Stage, tensor: Value, known: Container[Value]) -> bool:
+        """Whether what stands for a tensor is beyond the threshold, computed from exact values of those in `known`."""
+        self.parts += 1
+        frontier = self._frontier(stage, tensor, known)
+        alone, read = part(stage.graph, [stage.heirs[tensor]], frontier)
+        values = {**frontier, **dict(zip(stage.graph.inputs, self.inputs, strict=True))}
+        (found,) = values_of(alone, [values[value] for value in read], alone.outputs, self.evaluator)
+        return self._apart(tensor, found)
+
+    def _frontier(self, stage: Stage, tensor: Value, known: Container[Value]) -> dict[Value, Any]:
+        """What stands for tensors in `known`, other than for `tensor`, with the exact values of these."""
+        heirs = {other: heir for other, heir in stage.heirs.items() if other in known}
+        return {heir: self.tensors[other] for other, heir in heirs.items() if heir is not stage.heirs[tensor]}
+
+    def _between(self, stage: Stage, tensor: Value, known: Container[Value]) -> list[Value]:
+        """The tensors that stand between those in `known` and `tensor`, in the order of the graph."""
+        frontier, tensors = self._frontier(stage, tensor, known), {heir: key for key, heir in stage.heirs.items()}
+        found: dict[Value, None] = {}
+        stack = [stage.heirs[tensor]]
+        while stack:
+            value = stack.pop()
+            node = value.node
+            if node is not None and value not in found and value not in frontier:
+                found[value] = None
+                stack += [operand for operand in node.operands if operand is not None]
+        results = (value for node in stage.graph.nodes() for value in node.results)
+        inner = (value for value in results if value in found and value is not stage.heirs[tensor])
+        return [tensors[value] for value in inner if value in tensors]
 
     def _evaluated(self, stage: Stage) -> tuple[list[Any], dict[Value, Any]]:
         """The outputs, and what stands for every tensor of the original."""
         count, heirs = len(stage.graph.outputs), stage.heirs
         found = values_of(stage.graph, self.inputs, [*stage.graph.outputs, *heirs.values()], self.evaluator)
         return found[:count], dict(zip(heirs, found[count:], strict=True))
-
-    def _alone(self, stage: Stage, tensor: Value) -> Any:
-        """What stands for a tensor, computed from the exact values of the tensors before it."""
-        self.parts += 1
-        heir = stage.heirs[tensor]
-        known = {stage.heirs[other]: self.tensors[other] for other in stage.heirs if stage.heirs[other] is not heir}
-        alone, read = part(stage.graph, [heir], known)
-        known |= dict(zip(stage.graph.inputs, self.inputs, strict=True))
-        return values_of(alone, [known[value] for value in read], alone.outputs, self.evaluator)[0]
 
     def _apart(self, tensor: Value, found: Any) -> bool:
         ratio = signal_to_noise(self.tensors[tensor], found)
