@@ -15,6 +15,7 @@ from torch.fx.immutable_collections import immutable_dict
 
 from qir.attributes import TRAINING, Port
 from qir.errors import Loc, QirError
+from qir.frontends.torch_bodies import with_bodies
 from qir.frontends.torch_calls import (
     CHECKS,
     follows_training,
@@ -228,7 +229,12 @@ class _Importer:
         args, kwargs = self._arguments(node)
         build = Builder(self.graph, self.weights.of)
         result: Any = build("qir.InTraining", *args) if path in self.traced.regularizers else None
-        result = result or self._kept_whole(layer) or tried(build, lowering_of_layer(layer), args, kwargs)
+        result = (
+            result
+            or with_bodies(build, layer, args, import_torch)
+            or self._kept_whole(layer)
+            or tried(build, lowering_of_layer(layer), args, kwargs)
+        )
         if isinstance(result, Unlowered):
             function, _ = getattr(layer, "lowers_as", (None, None))
             name = full_name(function) if function else f"torch.nn.{type(layer).__name__}"
