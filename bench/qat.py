@@ -4,7 +4,9 @@
 
 Every time is taken in turns with that of the float model in the same run, and the median of the ratios is printed:
 process CPU time on a CPU, which a busy machine disturbs least with one thread, and the clock on a GPU. Simulators are
-built with a dummy input of one sample. Tools that are not installed are left out. Exits with 1 when qir misses a goal.
+built with a dummy input of one sample and calibrated on the batches that the float model runs; "by sample" is min-max
+where `compute_encodings` is given the batches and runs their samples one by one. Tools that are not installed are left
+out: each wants an environment of its own. Exits with 1 when qir misses a goal.
 """
 
 from __future__ import annotations
@@ -96,6 +98,9 @@ def measured(
     simulated, run_float = built[-1], inference(model, batches)
     found = {"quantizers": float(simulated.quantizers), "build s": median(times)}
     found["calibrate"] = clock.ratio(lambda: simulated.calibrate(batches), run_float)
+    if simulated.by_sample is not None:
+        by_sample = simulated.by_sample
+        found["by sample"] = clock.ratio(lambda: by_sample(batches), run_float)
     found["infer"] = clock.ratio(inference(simulated.module, batches), run_float)
     try:
         other = build(copies[3], dummy, "histogram")
@@ -110,7 +115,7 @@ def measured(
     return found
 
 
-COLUMNS = ("quantizers", "build s", "calibrate", "histograms", "infer", "step", "compiled step")
+COLUMNS = ("quantizers", "build s", "calibrate", "histograms", "by sample", "infer", "step", "compiled step")
 
 
 def table_of(name: str, rows: dict[str, dict[str, float] | str]) -> Table:

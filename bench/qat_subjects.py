@@ -19,11 +19,12 @@ import qir
 
 @dataclass(frozen=True)
 class Simulated:
-    """A module that rounds, how it is calibrated, and how many quantizers it has."""
+    """A module that rounds, how it is calibrated, by batches and by samples, and how many quantizers it has."""
 
     module: nn.Module
     calibrate: Callable[[Sequence[Tensor]], None]
     quantizers: int
+    by_sample: Callable[[Sequence[Tensor]], None] | None = None
 
 
 Build = Callable[[nn.Module, Tensor, str], Simulated]
@@ -32,20 +33,26 @@ Build = Callable[[nn.Module, Tensor, str], Simulated]
 
 def qir_simulator(model: nn.Module, example: Tensor, observer: str) -> Simulated:
     """8 bits everywhere that AIMET's default config says."""
-    from qir.backends.torch_quantizers import quantizers_of
-
-    scheme = {"min-max": "tf", "histogram": "tf_enhanced"}[observer]
-    sim = qir.QuantizationSimModel(model, example, quant_scheme=scheme)
-    return Simulated(sim.model, sim.compute_encodings, len(quantizers_of(sim.model)))
+    return _qir(model, example, {"min-max": "tf", "histogram": "tf_enhanced"}[observer])
 
 
 def qir_learned(model: nn.Module, example: Tensor, observer: str) -> Simulated:
     """The same with trainable scales."""
+    end = {"min-max": "tf_init", "histogram": "tf_enhanced_init"}[observer]
+    return _qir(model, example, f"training_range_learning_with_{end}")
+
+
+def _qir(model: nn.Module, example: Tensor, scheme: str) -> Simulated:
     from qir.backends.torch_quantizers import quantizers_of
 
-    end = {"min-max": "tf_init", "histogram": "tf_enhanced_init"}[observer]
-    sim = qir.QuantizationSimModel(model, example, quant_scheme=f"training_range_learning_with_{end}")
-    return Simulated(sim.model, sim.compute_encodings, len(quantizers_of(sim.model)))
+    sim = qir.QuantizationSimModel(model, example, quant_scheme=scheme)
+
+    def run(module: nn.Module, batches: Sequence[Tensor]) -> None:
+        for batch in batches:
+            module(batch)
+
+    count = len(quantizers_of(sim.model))
+    return Simulated(sim.model, lambda batches: sim.compute_encodings(run, batches), count, sim.compute_encodings)
 
 
 def aimet(model: nn.Module, example: Tensor, observer: str) -> Simulated:

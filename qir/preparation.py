@@ -105,12 +105,12 @@ def preparation(
         if name in failures and failures[name].stage == "import":
             continue
         try:
-            other = _prepared(model, imported(name, read), apart, name, examples, in_place)
+            tried = _prepared(model, imported(name, read), apart, name, examples, in_place)
         except QirError as error:
             failures[name] = error
             continue
-        if made is None or hidden(other.graph) < hidden(made.graph):
-            made = other
+        if made is None or hidden(tried.graph) < hidden(made.graph):
+            made = tried
         if not examples.given or not hidden(made.graph):
             break
     if made is not None:

@@ -1,12 +1,13 @@
 """Known defects of AIMET's QuantSim, placement and export (aimet.md, sections 7.2 and 7.4), each absent here.
 
-Those of its calibration (7.3) are in test_calibration.py and test_observers.py, those of its configs also in
+Those of its calibration (7.3) are here, in test_calibration.py and in test_observers.py, those of its configs also in
 test_aimet_config.py.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,17 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 import qir
 from qir import QuantizationDataType, QuantizationSimModel, load_checkpoint, save_checkpoint
 from qir.backends.onnx_qdq import session
+from qir.backends.torch_observers import TorchHistogram
 from qir.backends.torch_quantizers import quantizers_of
+from qir.encodings import Encoding
 from qir.errors import QirError
+from qir.observers import Histogram
 
 torch.set_num_threads(1)
 
@@ -165,6 +170,53 @@ def test_41_a_checkpoint_holds_no_code(x: Tensor, tmp_path: Path) -> None:
     data = (tmp_path / "sim.ckpt").read_bytes()
     assert not data.startswith((b"PK", b"\x80"))
     assert torch.equal(load_checkpoint(tmp_path / "sim.ckpt").model(x), sim.model(x))
+
+
+@pytest.mark.parametrize("scheme", ["post_training_tf", "training_range_learning_with_tf_init"])
+@pytest.mark.parametrize("training", [False, True])
+def test_44_static_and_learned_grids_round_as_onnx(scheme: str, training: bool) -> None:
+    sim = QuantizationSimModel(nn.Sequential(nn.Identity()), torch.zeros(1), scheme)
+    sim.compute_encodings(lambda model, _: model(torch.tensor([-127.0, 128.0])))
+    quantizer = next(quantizer for _, quantizer in quantizers_of(sim.model) if quantizer.enabled)
+    ties = torch.arange(-126.5, 127.5)
+    sim.model.train(training)
+    assert quantizer.encoding.scale == 1.0
+    node = onnx.helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["y"])
+    of_onnx = ReferenceEvaluator(node).run(None, {"x": ties.numpy(), "scale": np.float32(1), "zero": np.uint8(127)})[0]
+    assert torch.equal(sim.model(ties).detach(), torch.from_numpy(of_onnx.astype(np.float32)) - 127)
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """How many functions Python calls."""
+    calls = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+@pytest.mark.parametrize("kind", [TorchHistogram, Histogram])
+def test_48_observing_and_merging_loop_over_neither_channels_nor_bins(kind: type[Histogram]) -> None:
+    def work(channels: int) -> None:
+        encoding = Encoding("i8", symmetric=True, axis=0)
+        narrow, wide = kind(encoding), kind(encoding)
+        for seen, factor in ((narrow, 1), (wide, 100)):
+            values = torch.linspace(-factor, factor, 64).repeat(channels, 1)
+            seen.see(values if kind is TorchHistogram else values.numpy())
+        narrow.merge(wide)
+        assert narrow.counts is not None
+        assert narrow.counts.sum(1).tolist() == [128] * channels
+
+    work(4)
+    assert calls_of(lambda: work(256)) <= calls_of(lambda: work(4)) + 20
 
 
 @pytest.fixture
