@@ -136,7 +136,10 @@ class Sensitivity:
     @cached_property
     def expected(self) -> list[list[Tensor]]:
         """What the float model returns."""
-        return list(self.from_float.outputs(()))
+        found = list(self.from_float.outputs(()))
+        if not any(output.is_floating_point() for output in found[0]) and self.score is None and self.evaluate is None:
+            raise QirError("the model returns no floats to compare", stage="analyze", help="give labels or a metric")
+        return found
 
     def prepare(self) -> None:
         """Compute what all settings begin with, before processes are forked that share it."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qir.analysis import Bins, decibels
+from qir.analysis import Bins, decibels, without_luck
 from qir.backends.torch_observers import TorchHistogram
 from qir.backends.torch_quantizers import Quantizer
 from qir.calibration import Calibration
@@ -103,7 +103,7 @@ class TensorRanges:
             "clipped": self.beyond / max(self.values, 1),
             "histogram": bins_of(self.whole),
             "sqnr": self.now.sqnr,
-            "fitted_sqnr": None if self.best is None else self.fitted.sqnr,
+            "fitted_sqnr": None if self.best is None else without_luck(self.fitted.sqnr, self.encoding.bits),
             "stretch": None if self.best is None else _stretch(self.encoding, self.best.encoding),
         }
 

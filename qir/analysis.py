@@ -7,7 +7,7 @@ finite counts as `WORST` decibels.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from math import inf, log2, log10
 from pathlib import Path
@@ -53,8 +53,10 @@ class AnalyzedQuantizer:
     `layer` computes or holds the `tensor`, which is a `weight`, a `bias` or an `activation`. `low` and `high` are the
     ends of what the tensors hold in float, `grid_low` and `grid_high` those of the grid, and `clipped` the share of
     values beyond these. `sqnr` is that of the tensors on the grid, `fitted_sqnr` on a grid of the same kind with the
-    least squared error; the steps of the grid are `stretch` times as wide as that one's. Both are None where the grid
-    is not free. `alone` has this grid on and all others off, `without` all others on.
+    least squared error, or what a sine over a whole grid has, if that is less; the steps of the grid are `stretch`
+    times as wide as those of the best one. Both are None where the grid is not free. Of a weight or bias whose scale
+    contradicts those around it (`qir/contradictions.py`), they are for the scale that follows from them. `alone` has
+    this grid on and all others off, `without` all others on.
     """
 
     name: str
@@ -145,7 +147,7 @@ class Analysis:
         return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def ranked(quantizers: Sequence[AnalyzedQuantizer]) -> list[AnalyzedQuantizer]:
+def ranked(quantizers: Iterable[AnalyzedQuantizer]) -> list[AnalyzedQuantizer]:
     """The quantizers, which are in the order of execution, as `Analysis` ranks them.
 
     Not the decibels rank those that do not fit: a value that calibration did not see may cost many, once it is clipped.
@@ -168,6 +170,15 @@ def decibels(signal: float, noise: float) -> float | None:
         return None
     ratio = signal / noise if noise < inf else 0.0  # what is NaN compares as false
     return round(max(10 * log10(ratio), WORST), 4) if ratio > 0 else WORST
+
+
+def without_luck(sqnr: float | None, bits: int) -> float:
+    """The SQNR of a grid, at most that of a sine over all of it: 6.02 dB a bit, and 1.76.
+
+    Values that happen to lie on some grid, as pixels do, say nothing about another one.
+    """
+    most = round(20 * log10(2) * bits + 1.76, 4)
+    return most if sqnr is None else min(sqnr, most)
 
 
 def read_analysis(source: str | Path | Mapping[str, Any]) -> Analysis:

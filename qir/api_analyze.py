@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qir.analysis import Analysis, AnalyzedLayer, AnalyzedQuantizer, Bins, Measured, ranked
+from qir.analysis import Analysis
 from qir.api import Quantized, import_model
+from qir.api_analysis import put_together
 from qir.batches import arrays_of
-from qir.encoding_text import grid_text
 from qir.errors import QirError
 from qir.graph import Graph
 from qir.journal import Journal
@@ -24,13 +24,12 @@ from qir.preparation import PREPARE
 from qir.progress import track
 from qir.quantizers import quantizers
 from qir.simulation import QuantizationSimModel
-from qir.text import value_names
 from qir.workers import results_of
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from qir.backends.torch_sensitivity import Grids, Sensitivity
+    from qir.backends.torch_sensitivity import Sensitivity
 
 Metric = Callable[[Sequence[np.ndarray], Any], float]
 """Rates a model: its outputs on all samples, an array for each, and the labels; the more the better."""
@@ -84,7 +83,7 @@ def analyze(
         name = _metric_name(metric, evaluate, labels)
         about = _about(subject, batches, f"{samples} {name} {_digest([labels])}")
         results = _results(steps, about, jobs, None if folder is None else Path(folder))
-        return _put_together(subject, steps, results, count, name)
+        return put_together(subject.pipeline, steps, results, count, name)
 
 
 def subject_of(model: Any) -> Subject:
@@ -244,51 +243,3 @@ def _results(steps: Sensitivity, about: dict[str, str], jobs: int, folder: Path 
 
 def _united(texts: Iterable[str]) -> dict[str, Any]:
     return {step: result for text in texts for step, result in json.loads(text).items()}
-
-
-def _put_together(
-    subject: Subject, steps: Sensitivity, results: Mapping[str, Any], samples: int, metric: str | None
-) -> Analysis:
-    from qir.backends.torch_sensitivity import ERRORS, RANGES
-
-    def measured(label: str) -> Measured:
-        return Measured(**results[steps.step_of(label)])
-
-    def sides(unit: str) -> dict[str, Any]:
-        return {side: measured(f"{side}: {unit}") for side in ("alone", "without")}
-
-    names = value_names(subject.graph)
-    found = []
-    for grid in steps.grids:
-        ranges = dict(results[RANGES][grid.name])
-        ranges["histogram"] = Bins(**ranges["histogram"])
-        tensor = names[grid.nodes[0].operands[0]]
-        found.append(AnalyzedQuantizer(**_described(grid), tensor=tensor, **ranges, **sides(f"quantizer {grid.name}")))
-    calls = {node.module: node for node in reversed(subject.graph.nodes())}
-    layers = []
-    for layer, error in results[ERRORS].items():
-        members, node = steps.members.get(layer, []), calls[layer]
-        none = {"alone": measured("floating"), "without": measured("quantized")}
-        both = sides(f"layer {layer}") if members else none
-        layers.append(AnalyzedLayer(layer, node.op, str(node.loc or ""), members, **error, **both))
-    return Analysis(
-        subject.graph.name, samples, metric, subject.pipeline, measured("floating"), measured("quantized"),
-        measured("weights"), measured("activations"), ranked(found), layers,
-    )  # fmt: skip
-
-
-def _described(grid: Grids) -> dict[str, Any]:
-    """What the graph says of a grid."""
-    from qir.backends.torch_sensitivity import kind_of, name_of
-
-    node = grid.nodes[0]
-    owner = node.operands[0].node or next((use.node for use in node.result.uses), None)
-    return {
-        "name": grid.name,
-        "tied": [name_of(other) for other in grid.nodes[1:]],
-        "layer": grid.layer,
-        "kind": kind_of(node),
-        "op": "" if owner is None else owner.op,
-        "line": "" if owner is None else str(owner.loc or ""),
-        "grid": grid_text(node.attrs["encoding"]),
-    }

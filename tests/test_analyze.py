@@ -97,13 +97,25 @@ def test_a_wrong_scale_in_a_file_is_named_first(number: int) -> None:
     assert found.tensor == rounded
 
 
-def test_a_wrong_scale_of_integer_weights_shows_in_what_they_compute() -> None:
+@pytest.mark.parametrize(
+    ("scale", "factor"),
+    [("narrow.weight", 8), ("wide.weight", 8), ("wide.weight", 1 / 8), ("narrow.bias", 8), ("squeeze.bias", 1 / 8)],
+)
+def test_a_wrong_scale_of_integer_weights_contradicts_their_bias(scale: str, factor: float) -> None:
     model = quantized(SMALL["fire"]).onnx()
-    (wrong,) = (t for t in model.graph.initializer if t.name == "narrow.weight_q_scale")
-    wrong.CopyFrom(numpy_helper.from_array(8 * numpy_helper.to_array(wrong), wrong.name))
+    (wrong,) = (t for t in model.graph.initializer if t.name == f"{scale}_q_scale")
+    wrong.CopyFrom(numpy_helper.from_array(np.float32(factor) * numpy_helper.to_array(wrong), wrong.name))
     first = qir.analyze(model, [SMALL["fire"].inputs(batch=4, seed=20)]).quantizers[0]
-    assert not first.fits
-    assert first.tensor == "act_1"
+    assert first.tensor == scale
+    assert first.stretch == pytest.approx(factor, rel=1e-3)
+
+
+def test_what_computes_no_quantized_tensor_has_the_bias_wrong() -> None:
+    model = quantized(SMALL["perceptron"]).onnx()
+    (wrong,) = (t for t in model.graph.initializer if t.name == "4.weight_q_scale")
+    wrong.CopyFrom(numpy_helper.from_array(8 * numpy_helper.to_array(wrong), wrong.name))
+    first = qir.analyze(model, [SMALL["perceptron"].inputs(batch=4, seed=20)]).quantizers[0]
+    assert (first.tensor, first.stretch) == ("4.bias", pytest.approx(1 / 8, rel=1e-3))
 
 
 def test_a_wrong_scale_of_a_simulator_is_named_first() -> None:
@@ -116,6 +128,14 @@ def test_a_wrong_scale_of_a_simulator_is_named_first() -> None:
     encoding = quantizer.encoding
     quantizer.set_encoding(replace(encoding, scale=np.asarray(encoding.scale * 8, np.float32)))
     assert path in first_of(qir.analyze(sim, data))
+
+
+def test_values_that_happen_to_lie_on_another_grid_are_no_reason() -> None:
+    x = torch.randint(17, (64, 12), generator=torch.Generator().manual_seed(0)) / 16
+    given = qir.quantize(SMALL["perceptron"].model(), data=[1.05 * x])
+    found = {quantizer.name: quantizer for quantizer in qir.analyze(given, [x]).quantizers}["input_quantizer"]
+    assert found.fits
+    assert found.fitted_sqnr == pytest.approx(6.02 * 8 + 1.76, abs=0.01)
 
 
 def test_a_value_that_calibration_did_not_see_ranks_behind_a_wrong_scale() -> None:
@@ -448,6 +468,20 @@ def test_what_can_not_be_analyzed_is_refused(change: dict[str, Any], message: st
     arguments = {"model": quantized(SMALL["perceptron"]), "data": [np.ones((2, 12), np.float32)], "jobs": jobs} | change
     with pytest.raises(QirError, match=message):
         qir.analyze(arguments.pop("model"), arguments.pop("data"), **arguments)
+
+
+def test_a_model_that_returns_no_floats_needs_a_metric() -> None:
+    text = body_of("  %z = ArgMax %q {axis=1} : i64[n,1]")
+    x = np.array([[1, 3, 2, 0]], np.float32)
+    with pytest.raises(QirError, match="returns no floats"):
+        qir.analyze(qir.parse(text), [x])
+    found = qir.analyze(qir.parse(text), [x], metric=lambda outputs, _: float(outputs[0].sum()))
+    assert found.floating.score == 1.0
+
+
+def body_of(lines: str) -> str:
+    head = "graph @g(%x: f32[n,4]) {\n  %q = qir.Quantize %x {encoding=$e} : f32[n,4] [x_quantizer]\n"
+    return f"{head}{lines}\n  return %z\n  $e = u8 asymmetric scale=0.0125 zero_point=0\n}}"
 
 
 def test_a_subject_keeps_the_names_of_an_onnx_model(tmp_path: Path) -> None:
