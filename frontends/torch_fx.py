@@ -236,6 +236,8 @@ class _Importer:
             or tried(build, lowering_of_layer(layer), args, kwargs)
         )
         if isinstance(result, Unlowered):
+            if not path:
+                raise QirError(f"the model is a layer that is not lowered: {result}", stage="import")
             function, _ = getattr(layer, "lowers_as", (None, None))
             name = full_name(function) if function else f"torch.nn.{type(layer).__name__}"
             result = opaque(build, name, args, kwargs, layer, str(result))
@@ -244,7 +246,7 @@ class _Importer:
         if main is not None:
             self._place([main], node, self._scope(node))
             self.names.add(main, node.name)
-            main.module, main.host = path, layer
+            main.module, main.host = path or None, layer
         self.known[node] = result
         if getattr(layer, "inplace", False):
             self._overwrite(node, args[0] if args else kwargs.get("input"), result)

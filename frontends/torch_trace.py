@@ -199,9 +199,20 @@ def _traced(model: nn.Module, tracer: _Tracer) -> Trace:
     except QirError:
         raise
     except Exception as error:  # whatever the model's own code raises when run on proxies
+        if lowers.of_layer(model) is not None:
+            return Trace(_one_call(model, tracer.fixed), model)
         raise untraceable("torch.fx can not trace this model", model, error) from error
     made = {name for name in tracer.tensor_attrs.values() if name in vars(model)} - before
     return Trace(graph, model, {name: vars(model).pop(name) for name in made})
+
+
+def _one_call(layer: nn.Module, fixed: Mapping[str, Any]) -> fx.Graph:
+    """A call of the model, which is itself a layer."""
+    graph = fx.Graph()
+    names = [name for name in inspect.signature(layer.forward).parameters if name not in fixed]
+    given = tuple(graph.placeholder(name) for name in names)
+    graph.output(graph.create_node("call_module", "", given, dict(fixed), type(layer).__name__.lower()))
+    return graph
 
 
 def number_of_arguments(star: fx.Node, given: int | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -174,3 +175,32 @@ def test_a_difference_is_named_for_keyword_examples_too() -> None:
     with pytest.raises(QirError, match="output 0 of the prepared model differs") as caught:
         qir.prepare_model(Sly(), example_keywords={"x": torch.randn(2, 3), "scale": torch.ones(3)})
     assert "differs first" in str(caught.value)
+
+
+ROOTS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "LSTM": (lambda: nn.LSTM(4, 6, 2, dropout=0.5, bidirectional=True), 1),
+    "GRU": (lambda: nn.GRU(4, 6, batch_first=True), 1),
+    "RNN with a state": (lambda: nn.RNN(4, 6), 2),
+    "MultiheadAttention": (lambda: nn.MultiheadAttention(4, 2, dropout=0.5), 3),
+    "TransformerEncoderLayer": (lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 1),
+    "TransformerEncoder": (lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 2), 1),
+    "TransformerDecoderLayer": (lambda: nn.TransformerDecoderLayer(4, 2, 8), 2),
+}
+
+
+@pytest.mark.parametrize("importer", ["fx", "auto"])
+@pytest.mark.parametrize(("build", "count"), ROOTS.values(), ids=ROOTS)
+def test_a_model_that_is_itself_a_layer_is_prepared(build: Callable[[], nn.Module], count: int, importer: Any) -> None:
+    model = build().eval()
+    state = torch.rand(1, 3, 6)
+    x = [torch.rand(5, 3, 4), state if isinstance(model, nn.RNNBase) else torch.rand(5, 3, 4), torch.rand(5, 3, 4)][
+        :count
+    ]
+    prepared = qir.prepare_model(model, example_inputs=x, importer=importer)
+    assert set(prepared.state_dict()) == set(model.state_dict())
+    for training in (False, True):
+        results = []
+        for module in (model.train(training), prepared.train(training)):
+            torch.manual_seed(1)
+            results.append(module(*x))
+        assert same(*results)
