@@ -173,6 +173,11 @@ def quantize(
     first, data = peeked(data)
     pipeline = quantization(target, data=data, insert=insert, calibrate=calibrate)
     graph = graph_to_quantize(model, example_inputs, first)
+    return transformed(graph, pipeline, target, watch)
+
+
+def transformed(graph: Graph, pipeline: Pipeline, target: str, watch: Sequence[Any] = ()) -> Quantized:
+    """What `pipeline` makes of `graph`, which it changes, for `target`, with the reasons of its passes."""
     why = Reasons()
     return Quantized(pipeline.run(graph, [*watch, why]), profile_of(target), pipeline, tuple(why.all()))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qir.api import Quantized, fed, graph_to_quantize, quantization
+from qir.api import fed, graph_to_quantize, quantization, transformed
 from qir.api_artefacts import Executed
 from qir.batches import Batch, peeked
 from qir.cli_inputs import batches_for, model_of
@@ -24,7 +24,6 @@ from qir.pipeline import Pass, Pipeline
 from qir.recording import graph_hash
 from qir.runs import Run
 from qir.sampling import Noted, Tally
-from qir.targets import target as profile_of
 from qir.versions import versions
 from qir.watch import Watcher
 
@@ -42,8 +41,7 @@ def execute(run: Run, watch: Sequence[Watcher] = ()) -> Executed:
     """
     begun = begin(run)
     with seeded(run.seed):
-        begun.pipeline.run(begun.graph, watch)
-    quantized = Quantized(begun.graph, profile_of(run.target), begun.pipeline)
+        quantized = transformed(begun.graph, begun.pipeline, run.target, watch)
     passes, hashes = tuple(map(str, begun.pipeline.passes)), dict(begun.hashes)
     if begun.data is not None:
         begun.data.read_through()

@@ -379,6 +379,22 @@ def test_what_can_not_be_written_again_is_refused(
     assert said in capsys.readouterr().err
 
 
+def test_weights_beside_an_onnx_file_are_written_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_this_process(monkeypatch)
+    monkeypatch.setattr("qir.backends.onnx_emit.LIMIT", 64)
+    monkeypatch.setattr("qir.backends.onnx_emit.LARGE", 16)
+    Path("net.toml").write_text(str(replace(RUN, outputs={"onnx": "net.int8.onnx"})))
+    assert main(["run", "net.toml"]) == 0
+    capsys.readouterr()
+    assert main(["reproduce", "net.int8.onnx"]) == 0
+    assert "byte for byte the same" in capsys.readouterr().out
+    beside = Path("net.int8.onnx.data")
+    beside.write_bytes(beside.read_bytes()[:-1] + b"x")
+    assert main(["reproduce", "net.int8.onnx"]) == 1
+
+
 # -- what `qir quantize` writes --------------------------------------------------------------------------------------
 
 
