@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import graphs
 
 from qir import Graph, Node, Value, parse
+from qir.passes.fold_batch_norm import FoldBatchNorm
 from qir.patterns import Candidate, Constant, Input, Match, Op, Shared
 from qir.rewrite import Miss, rewrite
 from qir.traits import Clamps, Weighted
@@ -232,3 +236,43 @@ def test_a_chain_of_sums_matches_however_it_is_written(order: list[int], turned:
         total = f"sum{step}"
     graph = graph_of(*lines, returns=f"%{total}")
     assert len(matched(pattern, graph, total).nodes) == 7
+
+
+def pattern_of(node: Node, depth: int, known: dict[Node | Value, Op | Input]) -> Op:
+    """The pattern that the graph around the node is, `depth` operators deep; what is read twice is one pattern."""
+    operands: list[Any] = []
+    for value in node.operands:
+        before = None if value is None else value.node
+        if before in known or (before is not None and depth > 1 and len(before.results) == 1):
+            operands.append(known[before] if before in known else pattern_of(before, depth - 1, known))
+        else:
+            operands.append(None if value is None else known.setdefault(value, Input()))
+    known[node] = Shared(node.op, *operands)
+    return known[node]
+
+
+@given(graphs(), st.integers(1, 4))
+def test_the_pattern_that_a_graph_is_matches_it(graph: Graph, depth: int):
+    for node in graph.nodes():
+        if node.definition.schema is not None:
+            known: dict[Node | Value, Op | Input] = {}
+            found = pattern_of(node, depth, known).match(node)
+            assert isinstance(found, Match), found
+            assert len(found.nodes) == sum(isinstance(place, Node) for place in known)
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (["%in = Relu %x : f32[1,1,2,2]"], "is computed by Relu, not by an operator with the trait Weighted"),
+        ([], "operand X of BatchNormalization is an input of the graph, not computed by an operator with the trait"),
+        (["%in = Conv %x, f32[1,1,1,1](3.0) : f32[1,1,2,2]", "%r = Relu %in : f32[1,1,2,2]"], "Relu reads %in too"),
+    ],
+)
+def test_fold_batch_norm_says_at_which_operand_it_fails(lines: list[str], why: str):
+    ones = ", ".join(["f32[1](1)"] * 4)
+    norm = f"%out = BatchNormalization {'%in' if lines else '%x'}, {ones} : f32[1,1,2,2]"
+    returns = "%out, %r" if len(lines) == 2 else "%out"
+    graph = graph_of(*lines, norm, inputs="%x: f32[1,1,2,2]", returns=returns)
+    (note,) = FoldBatchNorm().run(graph).missed
+    assert why in note.reason
