@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import graphs
 
 from qir import Graph, Node, Value, parse
 from qir.passes.fold_batch_norm import FoldBatchNorm
@@ -15,6 +14,7 @@ from qir.patterns import Candidate, Constant, Input, Match, Op, Shared
 from qir.rewrite import Miss, rewrite
 from qir.traits import Clamps, Weighted
 from qir.verify import verify
+from tests.strategies import graphs
 
 X, Y = Input(), Input()
 GATE = Op("Sigmoid", X)
