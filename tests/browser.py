@@ -48,10 +48,14 @@ class Opened:
         self.press("/")
         self.page.keyboard.type(words)
 
+    def painted(self) -> None:
+        """Wait until the browser has painted what there is."""
+        self.ask("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
     def picture(self, name: str) -> None:
         """Leave a screenshot."""
         PICTURES.mkdir(parents=True, exist_ok=True)
-        self.page.wait_for_timeout(100)
+        self.painted()
         self.page.screenshot(path=PICTURES / f"{name}.png")
 
     def longest(self, what: str) -> float:

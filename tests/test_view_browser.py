@@ -13,6 +13,7 @@ import qir
 from qir import Graph, Pipeline, Stages
 from qir.view_svg import notebook
 from tests.browser import Opened, chromium
+from tests.large_graphs import in_modules, without_modules
 from tests.test_view import HOSTILE
 
 Open = Callable[..., Opened]
@@ -53,22 +54,6 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("view") / "residual.html"
     qir.view(stages, path, data=data, target="ort-x86-vnni")
     return path
-
-
-def large(count: int) -> Graph:
-    """Blocks of layers of ten operators, with lines past each layer."""
-    graph = Graph("large")
-    value = skip = graph.input("x", qir.parse("graph @g(%x: f32[1,64,16,16]) {\n  return %x\n}").inputs[0].type)
-    for number in range(count):
-        path = f"block{number // 100}.layer{number // 10 % 10}.op{number % 10}"
-        locs = (qir.Loc("net.py", number + 1, path.rpartition(".")[0]),)
-        if number % 10 == 9:
-            value = skip = graph.add("Add", [value, skip], module=path, hint=f"v{number}", locs=locs).result
-        else:
-            op = ("Relu", "Sigmoid", "Tanh", "Neg")[number % 4]
-            value = graph.add(op, [value], module=path, hint=f"v{number}", locs=locs).result
-    graph.outputs = [value]
-    return graph
 
 
 # -- what it shows ---------------------------------------------------------------------------------------------------
@@ -239,12 +224,43 @@ def test_whatever_is_open_nothing_overlaps(opened: Open, quantized: Path) -> Non
     assert page.ask(OVERLAPS) == 0
 
 
+LOOSE_ENDS = """(() => {
+  const view = current(), found = [];
+  const place = (x, y) => `${x.toFixed(1)} ${y.toFixed(1)}`;
+  const middle = (box, y) => place(box.x + box.width / 2, y);
+  const below = (box) => middle(box, box.y + box.height);
+  view.leaves.forEach((record, leaf) => {
+    const related = relatedLines(leaf), lines = state.scene.lines.filter((line) => related(line) === 1);
+    const sources = view.takes[leaf].map((value) => below(state.scene.boxOfLeaf.get(view.stage.reads[value][0])));
+    const starts = lines.map((line) => place(line.x1, line.y1)), ends = lines.map((line) => place(line.x2, line.y2));
+    const box = state.scene.boxOfLeaf.get(leaf), top = middle(box, box.y);
+    const led = starts.every((start) => ends.includes(start) || sources.includes(start));
+    const leads = ends.every((end) => starts.includes(end) || end === top);
+    if (!led || !leads || !sources.every((source) => starts.includes(source))) found.push(record.name);
+  });
+  return found;
+})()"""
+
+
+def test_the_lines_to_a_node_lead_from_what_it_reads(opened: Open, quantized: Path, tmp_path: Path) -> None:
+    page = opened(quantized)
+    page.press("e")
+    assert page.ask(LOOSE_ENDS) == []
+    for graph in (in_modules(120), without_modules(120)):
+        qir.view(graph, tmp_path / "large.html")
+        page = opened(tmp_path / "large.html")
+        page.press("e")
+        assert page.ask(LOOSE_ENDS) == []
+        assert page.ask(OVERLAPS) == 0
+        assert page.ask(UPWARDS) == 0
+
+
 # -- size, and hostile models ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [2000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_large_graphs_are_drawn_and_searched_in_less_than_a_second(opened: Open, tmp_path: Path, count: int) -> None:
-    graph, stages = large(count), Stages()
+    graph, stages = in_modules(count), Stages()
     Pipeline.parse("lift-functionals", graph).run(graph, [stages])
     qir.view(stages, tmp_path / "large.html")
     page = opened(tmp_path / "large.html")
@@ -300,7 +316,7 @@ def test_hostile_text_does_nothing(opened: Open, tmp_path: Path) -> None:
 
 
 def test_a_picture_is_drawn(opened: Open, tmp_path: Path, quantized: Path) -> None:
-    graph = large(12)
+    graph = in_modules(12)
     (tmp_path / "graph.html").write_bytes(f"<!doctype html><meta charset=utf-8>{notebook(graph)}".encode())
     page = opened(tmp_path / "graph.html")
     assert page.page.locator("svg rect").count() == 16

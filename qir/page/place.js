@@ -103,7 +103,7 @@ function layNet(module, index, [value, source, targets, trunk], at, inner, view,
   const add = (x1, y1, x2, y2, step, target) => scene.lines.push({ x1, y1, x2, y2, value, step, target, module: index });
   if (start.inside !== start.y) add(start.x, start.inside, start.x, start.y, -1, null);
   for (let step = 1; step < ends.length; step += 1) {
-    add(...from(step - 1), ends[step].x, ends[step].rowTop, step - 1, null);
+    add(...from(step - 1), ends[step].x, ends[step].rowTop, step, null);
     if (ends[step].rowBottom > ends[step].rowTop) add(ends[step].x, ends[step].rowTop, ends[step].x, ends[step].rowBottom, step, null);
   }
   for (const target of targets) {

@@ -47,9 +47,11 @@ function searchField({ view, chosen, changed }) {
   const field = byId("query"), list = byId("results");
   let found = [], current = 0;
 
-  function refresh() {
+  const refresh = () => timed("search", answer);
+
+  function answer() {
     const query = field.value.trim();
-    found = query ? timed("search", () => search(view(), query)) : [];
+    found = query ? search(view(), query) : [];
     current = 0;
     byId("count").textContent = query ? `${found.length.toLocaleString("en")} found` : "";
     list.hidden = !found.length;

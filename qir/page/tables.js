@@ -66,8 +66,10 @@ function tables(view, selected) {
     fill();
   }
 
-  function fill() {
-    rows = timed("table", () => arrangedRows(table));
+  const fill = () => timed("table", refill);
+
+  function refill() {
+    rows = arrangedRows(table);
     heads.forEach((head, index) => {
       head.setAttribute("aria-sort", tableState.sort !== index ? "none" : tableState.down ? "descending" : "ascending");
       head.firstChild.textContent = table.columns[index].title + (tableState.sort !== index ? "" : tableState.down ? " ↓" : " ↑");
