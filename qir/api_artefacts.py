@@ -32,26 +32,44 @@ class Executed:
     quantized: Quantized
     samples: Sequence[np.ndarray] | None
 
-    def write(self, folder: Path, outputs: Mapping[str, str] | None = None) -> list[Path]:
+    def write(self, folder: Path, outputs: Mapping[str, str] | None = None) -> None:
         """Write the outputs of the run into `folder`, or those of them that `outputs` names, whole or not at all.
 
         They are the same for every execution with the same inputs, seed and number of threads, but for `latency`.
         """
-        names = dict(self.run.outputs if outputs is None else outputs)
-        onnx = names.pop("onnx", None)
+        names = self.run.outputs if outputs is None else outputs
         writers: dict[Path, Writer] = {}
         for kind, name in names.items():
-            writers.update(self._writers(kind, folder / name))
+            if kind != "onnx":
+                writers.update(self._writers(kind, folder / name))
         write_all(writers)
-        if onnx is not None:
-            self.quantized.save(folder / onnx, self._metadata)
-        return [folder / name for name in (self.run.outputs if outputs is None else outputs).values()]
+        if "onnx" in names:
+            self.quantized.save(folder / names["onnx"], self._metadata)
 
     def _writers(self, kind: str, path: Path) -> dict[Path, Writer]:
         if kind == "graph":
             return graph_writers(_without_folders(self.quantized.graph), path)
-        text = getattr(self, f"_{kind}")(path.name)
+        text = self._text(kind)
         return {path: lambda beside: beside.write_text(text)}
+
+    def _text(self, kind: str) -> str:
+        """What an output says, but for the graph and the ONNX file."""
+        from qir.certificate_page import as_html, as_json
+
+        match kind:
+            case "encodings":
+                return document_text(encodings_document(encodings_of(self.quantized.graph), "1.0.0"))
+            case "report":
+                return self._json(asdict(self.summary))
+            case "latency":
+                return self._json({"speedup": self.speedup})
+            case "certificate":
+                return as_json(self._certified, self.run) + "\n"
+            case _:
+                return in_page(as_html(self._certified, self.run.outputs.get("onnx", self.run.model)), self.run)
+
+    def _json(self, document: Mapping[str, Any]) -> str:
+        return json.dumps({**document, JSON_KEY: str(self.run)}, indent=1) + "\n"
 
     @property
     def _metadata(self) -> dict[str, str]:
@@ -84,25 +102,6 @@ class Executed:
         if self.samples is None:
             raise QirError("reports need data", stage="run", help='write data = "images.npz"')
         return self.samples
-
-    def _encodings(self, name: str) -> str:
-        return document_text(encodings_document(encodings_of(self.quantized.graph), "1.0.0"))
-
-    def _report(self, name: str) -> str:
-        return json.dumps({**asdict(self.summary), JSON_KEY: str(self.run)}, indent=1) + "\n"
-
-    def _latency(self, name: str) -> str:
-        return json.dumps({"speedup": self.speedup, JSON_KEY: str(self.run)}, indent=1) + "\n"
-
-    def _certificate(self, name: str) -> str:
-        from qir.certificate_page import as_json
-
-        return as_json(self._certified, self.run) + "\n"
-
-    def _page(self, name: str) -> str:
-        from qir.certificate_page import as_html
-
-        return in_page(as_html(self._certified, self.run.outputs.get("onnx", name)), self.run)
 
 
 def _without_folders(graph: Graph) -> Graph:

@@ -158,8 +158,7 @@ def in_a_folder(order: np.ndarray) -> None:
         np.save(f"data.npy/{number}.npy", batch)
 
 
-@pytest.mark.parametrize("change", [shuffled, in_a_folder])
-@pytest.mark.parametrize("method", ["min-max", "sqnr", "percentile"])
+@pytest.mark.parametrize(("change", "method"), [(shuffled, "min-max"), (in_a_folder, "sqnr"), (shuffled, "percentile")])
 def test_the_order_and_the_split_of_data_change_no_byte(
     tmp_path: Path, change: Callable[[np.ndarray], None], method: str
 ) -> None:
