@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qir.analysis import Analysis, AnalyzedQuantizer, read_analysis
+from qir.analysis import Analysis, AnalyzedLayer, AnalyzedQuantizer, read_analysis
 from qir.api import Quantized, import_model
 from qir.batches import Batch
 from qir.errors import QirError
@@ -88,8 +88,10 @@ def _graphs(what: Any, title: str) -> Mapping[str, Graph]:
     match what:
         case Graph():
             return {title: what}
-        case Quantized() | Stages(graph=Graph()):
+        case Quantized():
             return {title: what.graph}
+        case Stages(graph=Graph() as graph):
+            return {title: graph}
         case QuantizationSimModel():
             return {title: what.quantized().graph}
         case Mapping():
@@ -125,7 +127,8 @@ def _float(stages: Stages, note: Note) -> Data:
 
 def _add_analysis(numbers: dict[int, Data], stages: Stages, analysis: Analysis) -> None:
     """Put what is known of each quantizer and layer beside the numbers of its operation."""
-    for entry in (*analysis.layers, *analysis.quantizers):
+    entries: list[AnalyzedLayer | AnalyzedQuantizer] = [*analysis.layers, *analysis.quantizers]
+    for entry in entries:
         about = stages.in_layer(entry.name)
         if about is None:
             continue
