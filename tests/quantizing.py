@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 import qir
-from qir.backends.onnx_qdq import session
+from qir.backends.onnx_qdq import executed_operators, session
+from qir.lint import lint
 from tests.comparing import tensors
 from tests.model_table import Example
 
@@ -40,3 +42,41 @@ def equal_values(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> t
     """How many values of two lists of outputs are equal, and how many there are."""
     assert [array.shape for array in first] == [array.shape for array in second]
     return sum(int((a == b).sum()) for a, b in zip(first, second, strict=True)), sum(array.size for array in first)
+
+
+CONTRACTIONS = {"QLinearConv": "Conv", "QGemm": "Gemm", "QLinearMatMul": "MatMul", "MatMulIntegerToFloat": "MatMul",
+                "FusedMatMul": "MatMul", "DynamicQuantizeMatMul": "MatMul", "QLinearAdd": "Add", "QLinearMul": "Mul",
+                "QLinearConcat": "Concat", "FusedConv": "Conv", "QLinearAveragePool": "AveragePool",
+                "QLinearGlobalAveragePool": "GlobalAveragePool", "NhwcMaxPool": "MaxPool",
+                "FusedGemm": "Gemm"}  # fmt: skip
+"""What onnxruntime calls the operators that the linter has verdicts on, once it has fused them."""
+
+Counts = Counter[tuple[str, bool]]
+"""How many operators of each kind compute with integers, and how many in float."""
+
+
+def linted(model: onnx.ModelProto, target: str = "ort-x86-vnni") -> Counts:
+    """The verdicts of the linter."""
+    wanted = set(CONTRACTIONS.values())
+    found = lint(qir.import_model(model), target)
+    return Counter((verdict.note.op, verdict.integer) for verdict in found if verdict.note.op in wanted)
+
+
+def executed(model: onnx.ModelProto) -> Counts:
+    """What onnxruntime runs after its optimizations."""
+    named = [(CONTRACTIONS.get(each.op, each.op), each.integer) for each in executed_operators(model)]
+    return Counter(each for each in named if each[0] in set(CONTRACTIONS.values()))
+
+
+def disagreements(model: onnx.ModelProto, target: str = "ort-x86-vnni") -> list[str]:
+    """Where the linter and onnxruntime count other numbers.
+
+    In float only contractions and pooling have to agree: onnxruntime makes sums and products parts of larger kernels,
+    as of a norm, and writes some functions with others.
+    """
+    ours, theirs = linted(model, target), executed(model)
+    return [
+        f"{op}, {'integers' if integer else 'float'}: {ours[op, integer]} by the linter, {theirs[op, integer]} run"
+        for op, integer in sorted(ours | theirs)
+        if ours[op, integer] != theirs[op, integer] and (integer or op not in ("Add", "Mul", "Concat"))
+    ]
