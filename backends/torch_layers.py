@@ -182,8 +182,8 @@ def max_pool(node: Node) -> Emission:
                   ceil_mode=bool(node.attr("ceil_mode")))  # fmt: skip
     if pads is None:
         module = nn.Sequential(padded(node, -torch.inf), module)
-    integers = node.operands[0].type.dtype in ("u8", "i8")
-    in_float = integers and (pads is None or len(kernel) == 1)
+    # Where channels lie behind the other axes, torch numbers the places of 8-bit tensors with 8 bits.
+    in_float = node.operands[0].type.dtype in ("u8", "i8")
     return layer(modules.InFloat(module) if in_float else module, node.operands[0])
 
 

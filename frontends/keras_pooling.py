@@ -21,7 +21,8 @@ def _pooled(build: KerasBuilder, op: str, inputs: Value, pool_size: Any, strides
     kernel = numbers(_plain(pool_size), rank)
     steps = kernel if strides is None else numbers(_plain(strides), rank)
     pads = spatial_pads(x, padding, kernel, steps, (1,) * rank)
-    made = build(op, x, kernel_shape=kernel, strides=unless(1, steps), **pads)
+    counted = {"count_include_pad": 1} if op == "AveragePool" and not pads else {}
+    made = build(op, x, kernel_shape=kernel, strides=unless(1, steps), **counted, **pads)
     return channels_back(build, made, data_format)
 
 
