@@ -75,8 +75,8 @@ class QuantizeLinear(nn.Module):
         self.to_grid = to
 
     def forward(self, x: Tensor) -> Tensor:
-        """The integers."""
-        return self.to_grid.quantize(x)
+        """The integers, in memory in the order of their axes: torch pools no bytes that lie channels last."""
+        return self.to_grid.quantize(x).contiguous()
 
 
 class DequantizeLinear(nn.Module):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples import digits_qat, quantsim_resnet18
+from examples import digits_qat, keras_subclassed, keras_text_classification, quantsim_resnet18
 from tests.torchvision_cpu import torchvision_models
 
 torch.set_num_threads(1)  # small models are slower on several, and tests run side by side
@@ -28,3 +28,17 @@ def test_quantsim_of_a_resnet18(tmp_path: Path, capsys: pytest.CaptureFixture[st
     names = {path.name for path in tmp_path.iterdir()}
     assert {"resnet18.onnx", "resnet18.encodings", "resnet18_torch.encodings", "resnet18.pth", "resnet18.safetensors",
             "resnet18_qdq.onnx", "resnet18.ckpt"} <= names  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_keras_transformer_classifies_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    accuracies = keras_text_classification.main(count=128, epochs=1)
+    assert accuracies["prepared"] == accuracies["Keras"]
+    assert abs(accuracies["onnxruntime"] - accuracies["Keras"]) < 0.05
+    assert "8 layers, prepared 19" in capsys.readouterr().out
+
+
+def test_a_subclassed_keras_model_around_a_functional_one(capsys: pytest.CaptureFixture[str]) -> None:
+    prepared = keras_subclassed.main()
+    assert "nothing says what the inputs of Classifier are" in capsys.readouterr().out
+    assert [layer.name for layer in prepared.layers if "mean" in layer.name] == ["mean", "module_mean_1"]
