@@ -187,6 +187,16 @@ def test_there_is_light_and_dark(opened: Open, quantized: Path) -> None:
     assert page.ask("colors.panel") == "#ffffff"
 
 
+def test_a_narrow_window_has_everything_one_below_the_other(opened: Open, quantized: Path) -> None:
+    page = opened(quantized)
+    page.page.set_viewport_size({"width": 600, "height": 900})
+    page.picture("narrow")
+    tops = [page.page.locator(f"#{name}").bounding_box() for name in ("stages", "view", "detail")]
+    assert tops == sorted(tops, key=lambda box: box["y"])
+    assert all(box["width"] > 550 and box["height"] > 60 for box in tops)
+    assert page.page.locator(".stage[aria-current='true']").is_visible()
+
+
 # -- where things stand ----------------------------------------------------------------------------------------------
 
 PLACE = """(() => {

@@ -80,7 +80,7 @@ function theme(name) {
 }
 
 function press(key) {
-  const found = KEYS.find(([name]) => name === key);
+  const found = KEYS.find(([name]) => name === (key === "=" ? "+" : key));
   if (!found) return false;
   found[2]();
   redraw();

@@ -152,6 +152,7 @@ function stageList() {
       make("span", { class: "what" }, ...(what.length ? what : [number ? "no change" : `${stage.leaves.length} nodes`]), number && stage.numerics ? make("span", {}, stage.numerics) : ""));
     return number && number === state.number ? [button, sides()] : [button];
   }));
+  list.querySelector("[aria-current='true']").scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
 function sides() {
