@@ -69,12 +69,10 @@ class Lowerings(Table):
 
     def of_layer(self, layer: torch.nn.Module) -> Lowering | None:
         """The lowering of a layer: of its class, or of a base whose forward it did not change."""
-        if (found := self.table.get(class_name(layer))) is not None:
-            return found
         for kind in type(layer).__mro__:
             if kind in self.table:
                 return self.table[kind] if type(layer).forward is getattr(kind, "forward", None) else None
-        return None
+        return self.table.get(class_name(layer))
 
 
 def class_name(layer: torch.nn.Module) -> str:

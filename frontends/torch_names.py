@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -48,7 +47,8 @@ class CallNames:
             for node in made:
                 self.add(node, node.result.hint)
         elif made:
-            self.add(made[-1], re.sub(r"_\d+$", "", call.name))
+            name, _, number = call.name.rpartition("_")
+            self.add(made[-1], name if name and number.isdigit() else call.name)
 
     def give(self) -> None:
         """Name the results of all calls that are left."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -19,7 +19,6 @@ def untouched(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
     attributes = {path: vars(module).copy() for path, module in modules.items()}
     held = {path: module._buffers.copy() for path, module in modules.items()}
     buffers = {path: (buffer, buffer.detach().clone(), buffer._version) for path, buffer in model.named_buffers()}
-
     caches = [
         (value, value.copy())
         for kept in attributes.values()
@@ -47,7 +46,36 @@ def untouched(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
         for cache, kept in caches:
             cache.clear()
             cache.update(kept)
-        for buffer, before, version in buffers.values():
-            if buffer._version != version:
-                with torch.no_grad():
-                    buffer.copy_(before)
+        _write_back(buffers.values())
+
+
+@contextmanager
+def with_parameters_kept(model: nn.Module) -> Iterator[None]:
+    """Inside, forward may write to the parameters; in the end they are as before.
+
+    Their memory is copied when they are first written, and no earlier; parameters whose memory is not torch's own, but
+    numpy's or a file's, are not looked after.
+    """
+    kept = [
+        (parameter, copy, parameter._version)
+        for parameter in model.parameters()
+        if (copy := _lazily(parameter)) is not None
+    ]
+    try:
+        yield
+    finally:
+        _write_back(kept)
+
+
+def _write_back(kept: Iterable[tuple[torch.Tensor, torch.Tensor, int]]) -> None:
+    for tensor, before, version in kept:
+        if tensor._version != version:
+            with torch.no_grad():
+                tensor.copy_(before)
+
+
+def _lazily(tensor: torch.Tensor) -> torch.Tensor | None:
+    try:
+        return tensor.detach()._lazy_clone()
+    except (RuntimeError, NotImplementedError):
+        return None

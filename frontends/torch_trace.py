@@ -82,7 +82,8 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return self.whole(m) or class_name(m) in lowers.table or super().is_leaf_module(m, module_qualified_name)
+        leaf = self.whole(m) or super().is_leaf_module(m, module_qualified_name)
+        return leaf or class_name(m) in lowers.table
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         before = len(self.asked)

@@ -65,10 +65,15 @@ def _run(who: str, module: nn.Module, inputs: Sequence[Any], keywords: Mapping[s
     import torch
     from torch.utils import _pytree as pytree
 
-    from qir.frontends.torch_state import untouched
+    from qir.frontends.torch_state import untouched, with_parameters_kept
 
     try:
-        with untouched(module) as changed, torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with (
+            untouched(module) as changed,
+            with_parameters_kept(module),
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[]),
+        ):
             for part in module.modules():
                 part.training = False
             runs: list[tuple[list[Any], Any]] = []

@@ -148,6 +148,14 @@ def test_no_gradient_passes_through_a_part_under_no_grad(importer: Any) -> None:
     assert same(prepared.linear.weight.grad, model.linear.weight.grad)  # type: ignore[union-attr]
 
 
+def test_a_model_that_writes_to_its_weights_is_as_it_was_after_preparation() -> None:
+    model, x = nn.Sequential(nn.Embedding(9, 8, max_norm=0.5)), torch.arange(6).view(2, 3)
+    before = model[0].weight.detach().clone()
+    prepared = qir.prepare_model(model.eval(), example_inputs=(x,))
+    assert torch.equal(model[0].weight, before)
+    assert torch.equal(prepared(x), model(x))
+
+
 def test_hooks_of_the_model_itself_are_seen_by_torch_export_alone() -> None:
     model, x = nn.Sequential(nn.Linear(4, 4)).eval(), torch.randn(3, 4)
     model.register_forward_pre_hook(lambda module, args: (args[0] + 1,))
