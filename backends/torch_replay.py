@@ -84,9 +84,10 @@ def tensors(nest: Any) -> list[Tensor]:
 @contextmanager
 def rounding(quantizers: Sequence[Quantizer], on: Collection[Quantizer]) -> Iterator[None]:
     """Let exactly the quantizers `on` round for a while."""
-    before = [(quantizer, quantizer.enabled, quantizer.observer) for quantizer in quantizers]
+    changing = [q for q in quantizers if q.enabled != (q in on) or q.observer is not None]  # assignments are slow
+    before = [(quantizer, quantizer.enabled, quantizer.observer) for quantizer in changing]
     try:
-        for quantizer in quantizers:
+        for quantizer in changing:
             quantizer.enabled, quantizer.observer = quantizer in on, None
         yield
     finally:
@@ -97,14 +98,15 @@ def rounding(quantizers: Sequence[Quantizer], on: Collection[Quantizer]) -> Iter
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Let the module be in evaluation mode for a while, and compute without gradients."""
-    training = [(inner, inner.training) for inner in module.modules()]
+    training = [inner for inner in module.modules() if inner.training]
     try:
-        module.eval()
+        for inner in training:
+            inner.training = False
         with torch.no_grad():
             yield
     finally:
-        for inner, flag in training:
-            inner.training = flag
+        for inner in training:
+            inner.training = True
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def first_of(found: Analysis) -> set[str]:
 def test_a_wrong_scale_is_named_first(name: str, factor: float) -> None:
     given = quantized(SMALL[name])
     data = [SMALL[name].inputs(batch=4, seed=20)]
-    for encoding in free_grids(given.graph)[:: 4 if factor > 1 else 5]:
+    for encoding in free_grids(given.graph)[(0 if factor > 1 else 2) :: 5]:
         model, names = planted(given, encoding, factor)
         found = qir.analyze(model, data)
         assert first_of(found) == names
@@ -72,12 +72,11 @@ def test_a_wrong_scale_is_named_first(name: str, factor: float) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not TORCHVISION, reason="torchvision is not installed")
-@pytest.mark.parametrize("factor", [8, 1 / 8])
-def test_a_wrong_scale_of_a_resnet_is_named_first(factor: float) -> None:
+def test_a_wrong_scale_of_a_resnet_is_named_first() -> None:
     example = TORCHVISION["resnet18"]
     given = quantized(example)
     grids = free_grids(given.graph)
-    model, names = planted(given, grids[len(grids) // (2 if factor > 1 else 3)], factor)
+    model, names = planted(given, grids[len(grids) // 2], 8)
     assert first_of(qir.analyze(model, [example.inputs(batch=1, seed=20)])) == names
 
 
