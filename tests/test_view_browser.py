@@ -151,6 +151,14 @@ def test_tables_sort_and_lead_to_nodes(opened: Open, quantized: Path) -> None:
     assert page.page.locator("#tables tbody tr[tabindex]").count() == 4
 
 
+def test_a_note_leads_to_what_its_pass_removed(opened: Open, quantized: Path) -> None:
+    page = opened(quantized)
+    page.press("t")
+    page.page.click("role=tab[name=/Notes/]")
+    page.page.click("#tables tbody tr:has-text('%block_bn1')")
+    assert page.ask("[state.side, current().leaves[state.selected.leaf].op]") == ["before", "BatchNormalization"]
+
+
 def test_modules_open_and_close(opened: Open, quantized: Path) -> None:
     page = opened(quantized)
     page.press("c")

@@ -21,9 +21,15 @@ function tablesOf(view) {
       ...measured(quantizers), column("layer", (row) => row.record.path)] },
     "In float": { rows: DATA.floats.rows.map((row) => ({ ...row, leaf: row.about === null ? undefined : view.leafOf.get(row.about) })), empty: DATA.floats.reason,
       columns: [column("operator", (row) => row.op), column("layer", (row) => row.layer), column("reason", (row) => row.reason), column("help", (row) => row.help), column("line", (row) => row.line), column("node", (row) => row.node)] },
-    Notes: { rows: DATA.stages.flatMap((stage, number) => stage.notes.map((note) => ({ note, stage, number, leaf: note.about === null ? undefined : view.leafOf.get(note.about) }))),
-      columns: [column("#", (row) => row.number, true), column("pass", (row) => row.stage.title.split("{")[0]), column("", (row) => row.note.status), column("reason", (row) => row.note.reason), column("help", (row) => row.note.help), column("about", (row) => row.note.node)] },
+    Notes: { rows: DATA.stages.flatMap((stage, number) => stage.notes.map((note) => ({ note, stage, number, leaf: view.leafOf.get(note.about), open: opener(number, note.about) }))),
+      columns: [column("#", (row) => row.number, true), column("pass", (row) => row.stage.title.split("{")[0]), column("was", (row) => row.note.status), column("reason", (row) => row.note.reason), column("help", (row) => row.note.help), column("about", (row) => row.note.node)] },
   };
+}
+
+/** What shows the operation that a note is about, in the stage of the note: before its pass, where the pass removed it. */
+function opener(number, about) {
+  if (about === null || !number) return undefined;
+  return () => show({ number, side: viewOf(number).leafOf.has(about) ? "after" : "before" }, about);
 }
 
 /** The columns of numbers that any of the rows has. */
@@ -106,7 +112,7 @@ function rowElement(table, row, position, selected) {
     return make("td", { class: one.number ? "number" : "", title: text.length > 24 ? text.slice(0, 500) : null }, text.slice(0, 500));
   });
   const chosen = row.leaf !== undefined && selected && selected.leaf === row.leaf;
-  const open = () => go(row.leaf);
-  return make("tr", { "aria-rowindex": position + 2, class: chosen ? "chosen" : "", tabindex: row.leaf === undefined ? null : "0",
-    onclick: row.leaf === undefined ? () => {} : open, onkeydown: (event) => { if (event.key === "Enter" && row.leaf !== undefined) open(); } }, ...cells);
+  const open = row.open || (row.leaf === undefined ? null : () => go(row.leaf));
+  return make("tr", { "aria-rowindex": position + 2, class: chosen ? "chosen" : "", tabindex: open && "0",
+    onclick: () => open?.(), onkeydown: (event) => { if (event.key === "Enter") open?.(); } }, ...cells);
 }
