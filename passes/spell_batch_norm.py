@@ -11,8 +11,7 @@ from qir.patterns import Constant, Input, Match, Op
 from qir.pipeline import Pass
 from qir.rewrite import Miss, Outcome, rewrite
 
-X, SCALE, BIAS, MEAN, VARIANCE = Input(), Constant(), Constant(), Constant(), Constant()
-NORM = Op("BatchNormalization", X, SCALE, BIAS, MEAN, VARIANCE)
+NORM = Op("BatchNormalization", Input(), Constant(), Constant(), Constant(), Constant())
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,11 @@ class SpellBatchNorm(Pass, name="spell-batch-norm"):
 
 def spelled(found: Match, graph: Graph) -> Value | Miss:
     """The product and the sum that a batch norm is."""
-    node, x = found[NORM], found[X]
+    node = found[NORM]
+    x, *parameters = node.operands
     if x.type.rank is None or x.type.dtype != "f32" or any(result.uses for result in node.results[1:]):
         return Miss("it is not one float32 tensor of known rank")
-    scale, bias, mean, variance = (found[each].array.astype(np.float32) for each in (SCALE, BIAS, MEAN, VARIANCE))
+    scale, bias, mean, variance = (value.array.astype(np.float32) for value in parameters)
     factor = scale * (np.float32(1) / np.sqrt(variance + np.float32(node.attr("epsilon"))))
     shape = [-1] + [1] * (x.type.rank - 2)
     layer = node.module or node.result.hint
