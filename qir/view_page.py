@@ -23,6 +23,7 @@ SCRIPTS = (
     "draw.js",
     "camera.js",
     "detail.js",
+    "overview.js",
     "charts.js",
     "search.js",
     "tables.js",

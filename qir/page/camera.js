@@ -1,7 +1,9 @@
 "use strict";
 // Moving over the graph: a camera has the page coordinates of its left upper corner, and a scale.
 const camera = { x: 0, y: 0, scale: 1 };
-const SMALLEST = 0.004, LARGEST = 3, LEGEND = 60;
+const SMALLEST = 0.004,
+  LARGEST = 3,
+  LEGEND = 60;
 
 /** Zoom by a factor; what is at (x, y) of the canvas stays there. */
 function zoom(factor, x, y) {
@@ -14,7 +16,10 @@ function zoom(factor, x, y) {
 /** Show all of the scene. */
 function fit(canvas, scene) {
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-  camera.scale = Math.min(1.2, Math.max(SMALLEST, Math.min((width - 40) / scene.width, (height - 20 - LEGEND) / scene.height)));
+  camera.scale = Math.min(
+    1.2,
+    Math.max(SMALLEST, Math.min((width - 40) / scene.width, (height - 20 - LEGEND) / scene.height)),
+  );
   centre(canvas, scene.width / 2, scene.height / 2 + (LEGEND - 20) / 2 / camera.scale);
 }
 
@@ -23,7 +28,10 @@ function begin(canvas, scene) {
   fit(canvas, scene);
   if (camera.scale >= 0.55) return;
   camera.scale = Math.min(0.8, Math.max(0.55, (canvas.clientWidth - 40) / scene.width));
-  const first = scene.boxes.reduce((top, box) => (box.y < top.y ? box : top), scene.boxes[0] || { x: 0, y: 0, width: 0 });
+  const first = scene.boxes.reduce(
+    (top, box) => (box.y < top.y ? box : top),
+    scene.boxes[0] || { x: 0, y: 0, width: 0 },
+  );
   const fits = scene.width * camera.scale < canvas.clientWidth - 20;
   centre(canvas, fits ? scene.width / 2 : first.x + first.width / 2, 0);
   camera.y = -24 / camera.scale;
@@ -38,7 +46,8 @@ function centre(canvas, x, y) {
 function reveal(canvas, box) {
   if (camera.scale < 0.35) camera.scale = 0.7;
   const [width, height] = [canvas.clientWidth / camera.scale, canvas.clientHeight / camera.scale];
-  const { x, y } = camera, tall = Math.min(box.height, height);
+  const { x, y } = camera,
+    tall = Math.min(box.height, height);
   centre(canvas, box.x + box.width / 2, box.y + tall / 2);
   if (box.x >= x && box.x + Math.min(box.width, width) <= x + width) camera.x = x;
   if (box.y >= y + 10 && box.y + tall <= y + height - LEGEND / camera.scale) camera.y = y;
@@ -49,7 +58,11 @@ function boxAt(scene, x, y) {
   const [left, top] = [camera.x + x / camera.scale, camera.y + y / camera.scale];
   const over = (box, height) => left >= box.x && left <= box.x + box.width && top >= box.y && top <= box.y + height;
   const head = (frame) => Math.max(HEAD, Math.min(frame.height / 5, 22 / camera.scale));
-  return scene.boxes.find((box) => over(box, box.height)) || scene.frames.findLast((frame) => over(frame, head(frame))) || null;
+  return (
+    scene.boxes.find((box) => over(box, box.height)) ||
+    scene.frames.findLast((frame) => over(frame, head(frame))) ||
+    null
+  );
 }
 
 /** Let mouse, touch and wheel move the camera. `click` is called with the place of a click, `moved` after each move. */
@@ -87,16 +100,21 @@ function steer(canvas, { click, doubleClick, moved }) {
   canvas.addEventListener("pointerup", release);
   canvas.addEventListener("pointercancel", release);
   canvas.addEventListener("dblclick", (event) => doubleClick(event.offsetX, event.offsetY));
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    const unit = event.deltaMode === 1 ? 16 : 1, [across, down] = [event.deltaX * unit, event.deltaY * unit];
-    if (event.ctrlKey || event.metaKey) zoom(Math.exp(-down * 0.006), event.offsetX, event.offsetY);
-    else {
-      camera.x += (event.shiftKey && !across ? down : across) / camera.scale;
-      camera.y += (event.shiftKey && !across ? 0 : down) / camera.scale;
-    }
-    moved();
-  }, { passive: false });
+  canvas.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      const unit = event.deltaMode === 1 ? 16 : 1,
+        [across, down] = [event.deltaX * unit, event.deltaY * unit];
+      if (event.ctrlKey || event.metaKey) zoom(Math.exp(-down * 0.006), event.offsetX, event.offsetY);
+      else {
+        camera.x += (event.shiftKey && !across ? down : across) / camera.scale;
+        camera.y += (event.shiftKey && !across ? 0 : down) / camera.scale;
+      }
+      moved();
+    },
+    { passive: false },
+  );
 }
 
 /** Let a press on the small map move the camera there. */
@@ -106,6 +124,11 @@ function steerByMap(map, canvas, spot, moved) {
     centre(canvas, (event.offsetX - left) / scale, (event.offsetY - top) / scale);
     moved();
   };
-  map.addEventListener("pointerdown", (event) => { map.setPointerCapture(event.pointerId); go(event); });
-  map.addEventListener("pointermove", (event) => { if (event.buttons) go(event); });
+  map.addEventListener("pointerdown", (event) => {
+    map.setPointerCapture(event.pointerId);
+    go(event);
+  });
+  map.addEventListener("pointermove", (event) => {
+    if (event.buttons) go(event);
+  });
 }

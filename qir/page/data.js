@@ -10,7 +10,8 @@ function make(tag, properties = {}, ...children) {
   for (const [name, value] of Object.entries(properties)) {
     if (name === "class") element.className = value;
     else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+    else if (value !== null && value !== undefined && value !== false)
+      element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.filter((child) => child !== null && child !== undefined));
   return element;
@@ -41,8 +42,12 @@ function newView(number, side) {
   const leafOf = new Map(stage.same.map((same, leaf) => [same, leaf]));
   const view = { number, side, stage, leaves, modules, leafOf, ...nesting(modules), ...readings(stage) };
   view.marks = marksOf(stage, other, side);
-  view.changed = Object.fromEntries(Object.entries(DATA.stages[number].changed).map(
-    ([leaf, parts]) => [leafOf.get(DATA.stages[number].same[leaf]), parts]));
+  view.changed = Object.fromEntries(
+    Object.entries(DATA.stages[number].changed).map(([leaf, parts]) => [
+      leafOf.get(DATA.stages[number].same[leaf]),
+      parts,
+    ]),
+  );
   for (const leaf of Object.keys(view.changed)) view.marks[leaf] = "changed";
   view.byName = new Map(leaves.flatMap((record, leaf) => record.gives.map(([name]) => [name, leaf])));
   return view;
@@ -57,7 +62,8 @@ function marksOf(stage, other, side) {
 
 /** The module that each leaf lies in, and the one around each module. */
 function nesting(modules) {
-  const home = new Map(), around = new Map([[0, null]]);
+  const home = new Map(),
+    around = new Map([[0, null]]);
   modules.forEach((module, index) => {
     for (const item of module.items) {
       if (typeof item === "number" && item >= 0) home.set(item, index);
@@ -69,7 +75,8 @@ function nesting(modules) {
 
 /** What each leaf reads and who reads it, as values by number. */
 function readings(stage) {
-  const gives = stage.leaves.map(() => []), takes = stage.leaves.map(() => []);
+  const gives = stage.leaves.map(() => []),
+    takes = stage.leaves.map(() => []);
   stage.reads.forEach(([source, ...readers], value) => {
     gives[source].push(value);
     readers.forEach((reader) => takes[reader].push(value));
@@ -86,7 +93,8 @@ function modulesAround(view, leaf) {
 
 /** How many leaves a pass added, removed and changed. */
 function counts(number) {
-  const after = viewOf(number), before = number ? viewOf(number, "before") : null;
+  const after = viewOf(number),
+    before = number ? viewOf(number, "before") : null;
   const count = (view, mark) => (view ? view.marks.filter((found) => found === mark).length : 0);
   return { added: count(after, "added"), removed: count(before, "removed"), changed: count(after, "changed") };
 }

@@ -9,14 +9,29 @@ let colors = {};
 /** The colours of the style sheet, as they are now. */
 function readColors() {
   const style = getComputedStyle(document.documentElement);
-  const names = ["paper", "panel", "ink", "muted", "rule", "accent", "wire", "frame", "frame-line", "found", "added", "removed", "changed"];
+  const names = [
+    "paper",
+    "panel",
+    "ink",
+    "muted",
+    "rule",
+    "accent",
+    "wire",
+    "frame",
+    "frame-line",
+    "found",
+    "added",
+    "removed",
+    "changed",
+  ];
   for (const kind of KINDS) names.push(`${kind}-fill`, `${kind}-line`, `${kind}-text`);
   colors = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
 }
 
 /** Draw `scene`. `look` says what stands out: the selected box, the found leaves (null when nothing is searched). */
 function draw(canvas, scene, camera, look) {
-  const ratio = window.devicePixelRatio || 1, context = canvas.getContext("2d");
+  const ratio = window.devicePixelRatio || 1,
+    context = canvas.getContext("2d");
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
     [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
@@ -24,17 +39,31 @@ function draw(canvas, scene, camera, look) {
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.fillStyle = colors.paper;
   context.fillRect(0, 0, width, height);
-  context.setTransform(ratio * camera.scale, 0, 0, ratio * camera.scale, -ratio * camera.scale * camera.x, -ratio * camera.scale * camera.y);
-  const seen = { left: camera.x, top: camera.y, right: camera.x + width / camera.scale, bottom: camera.y + height / camera.scale };
+  context.setTransform(
+    ratio * camera.scale,
+    0,
+    0,
+    ratio * camera.scale,
+    -ratio * camera.scale * camera.x,
+    -ratio * camera.scale * camera.y,
+  );
+  const seen = {
+    left: camera.x,
+    top: camera.y,
+    right: camera.x + width / camera.scale,
+    bottom: camera.y + height / camera.scale,
+  };
   for (const frame of scene.frames) if (touches(frame, seen)) drawFrame(context, scene, frame, camera, look);
   drawLines(context, scene, camera, look, seen);
   for (const box of scene.boxes) if (touches(box, seen)) drawBox(context, scene, box, camera, look);
 }
 
-const touches = (box, seen) => box.x <= seen.right && box.x + box.width >= seen.left && box.y <= seen.bottom && box.y + box.height >= seen.top;
+const touches = (box, seen) =>
+  box.x <= seen.right && box.x + box.width >= seen.left && box.y <= seen.bottom && box.y + box.height >= seen.top;
 
 function drawFrame(context, scene, frame, camera, look) {
-  const chosen = look.selected === frame, module = scene.view.modules[frame.module];
+  const chosen = look.selected === frame,
+    module = scene.view.modules[frame.module];
   context.fillStyle = frame.depth % 2 ? colors.paper : colors.frame;
   context.strokeStyle = chosen ? colors.accent : colors["frame-line"];
   context.lineWidth = chosen ? 3 : 1;
@@ -51,10 +80,17 @@ function drawFrame(context, scene, frame, camera, look) {
 }
 
 function drawLines(context, scene, camera, look, seen) {
-  const simple = camera.scale < 0.3, related = look.related;
+  const simple = camera.scale < 0.3,
+    related = look.related;
   const paths = [new Path2D(), new Path2D(), new Path2D()];
   for (const line of scene.lines) {
-    if (line.y2 < seen.top || line.y1 > seen.bottom || Math.max(line.x1, line.x2) < seen.left || Math.min(line.x1, line.x2) > seen.right) continue;
+    if (
+      line.y2 < seen.top ||
+      line.y1 > seen.bottom ||
+      Math.max(line.x1, line.x2) < seen.left ||
+      Math.min(line.x1, line.x2) > seen.right
+    )
+      continue;
     const path = paths[related ? related(line) : 0];
     path.moveTo(line.x1, line.y1);
     if (simple || line.x1 === line.x2) path.lineTo(line.x2, line.y2);
@@ -64,7 +100,11 @@ function drawLines(context, scene, camera, look, seen) {
     }
     if (!simple && line.target !== null && typeof line.target === "number") head(path, line, scene);
   }
-  const styles = [[colors.wire, 1.3], [colors["float-line"], 2.6], [colors.accent, 2.6]];
+  const styles = [
+    [colors.wire, 1.3],
+    [colors["float-line"], 2.6],
+    [colors.accent, 2.6],
+  ];
   styles.forEach(([color, width], index) => {
     context.strokeStyle = color;
     context.lineWidth = Math.max(width, (index ? 1.6 : 0.5) / camera.scale);
@@ -89,11 +129,26 @@ function outline(context, x, y, width, height, radius) {
 function face(view, box) {
   if (box.leaf !== null) {
     const record = view.leaves[box.leaf];
-    return { kind: record.kind, mark: view.marks[box.leaf], title: record.op.split(".").pop(), under: record.path || record.name, right: subtitle(record) };
+    return {
+      kind: record.kind,
+      mark: view.marks[box.leaf],
+      title: record.op.split(".").pop(),
+      under: record.path || record.name,
+      right: subtitle(record),
+    };
   }
-  const module = view.modules[box.module], main = module.main === null ? null : view.leaves[module.main];
+  const module = view.modules[box.module],
+    main = module.main === null ? null : view.leaves[module.main];
   const mark = moduleMark(view, box.module);
-  if (main) return { kind: main.kind, mark, title: main.op.split(".").pop(), under: module.path, right: `+ ${module.size - 1}`, stacked: true };
+  if (main)
+    return {
+      kind: main.kind,
+      mark,
+      title: main.op.split(".").pop(),
+      under: module.path,
+      right: `+ ${module.size - 1}`,
+      stacked: true,
+    };
   return { kind: "move", mark, title: module.path, under: `${module.size} nodes`, right: "", stacked: true };
 }
 
@@ -107,15 +162,20 @@ function subtitle(record) {
 function moduleMark(view, index) {
   view.moduleMarks ||= new Map();
   if (!view.moduleMarks.has(index)) {
-    const found = new Set(view.modules[index].items.filter((item) => typeof item === "number").map((item) => (item < 0 ? moduleMark(view, -1 - item) : view.marks[item])));
+    const found = new Set(
+      view.modules[index].items
+        .filter((item) => typeof item === "number")
+        .map((item) => (item < 0 ? moduleMark(view, -1 - item) : view.marks[item])),
+    );
     view.moduleMarks.set(index, found.size > 1 ? "changed" : [...found][0]);
   }
   return view.moduleMarks.get(index);
 }
 
 function drawBox(context, scene, box, camera, look) {
-  const { kind, mark, title, under, right, stacked } = box.face ||= face(scene.view, box);
-  const small = camera.scale < 0.25, radius = small ? 0 : kind === "quantizer" || kind === "input" || kind === "output" ? 23 : 7;
+  const { kind, mark, title, under, right, stacked } = (box.face ||= face(scene.view, box));
+  const small = camera.scale < 0.25,
+    radius = small ? 0 : kind === "quantizer" || kind === "input" || kind === "output" ? 23 : 7;
   const found = look.found && (box.leaf === null ? look.foundModules.has(box.module) : look.found.has(box.leaf));
   context.globalAlpha = look.found && !found ? 0.35 : 1;
   if (stacked && !small) {
@@ -149,13 +209,15 @@ function ring(context, box, color, space, width) {
 
 /** The operator and, in the room that it leaves, its type; below them the path. */
 function drawText(context, box, kind, mark, title, under, right) {
-  const inner = kind === "quantizer" || kind === "input" || kind === "output" ? 18 : 11, badge = mark ? 16 : 0;
+  const inner = kind === "quantizer" || kind === "input" || kind === "output" ? 18 : 11,
+    badge = mark ? 16 : 0;
   const space = box.width - 2 * inner - badge;
   context.fillStyle = colors[`${kind}-text`];
   context.textBaseline = "middle";
   context.textAlign = "left";
   context.font = `600 14px ${FONT}`;
-  const shown = fitted(context, title, space), rest = space - context.measureText(shown).width - 8;
+  const shown = fitted(context, title, space),
+    rest = space - context.measureText(shown).width - 8;
   context.fillText(shown, box.x + inner, box.y + 15.5);
   context.font = `12px ${FONT}`;
   context.globalAlpha *= 0.85;
@@ -182,7 +244,8 @@ function fitted(context, text, width, end = false) {
   const key = `${context.font}|${Math.round(width)}|${end}|${shown}`;
   if (!fits.has(key)) {
     if (fits.size > 50000) fits.clear();
-    let cut = shown, length = shown.length;
+    let cut = shown,
+      length = shown.length;
     while (length > 1 && context.measureText(cut).width > width) {
       length = Math.min(length - 1, Math.floor((length * width) / context.measureText(cut).width) + 1);
       cut = end ? `…${shown.slice(-length)}` : `${shown.slice(0, length)}…`;
@@ -194,13 +257,21 @@ function fitted(context, text, width, end = false) {
 
 /** The whole scene, small, with the part that the camera sees. */
 function drawMap(canvas, scene, camera, view) {
-  const ratio = window.devicePixelRatio || 1, scale = Math.min(0.14, 170 / scene.width, 190 / scene.height);
-  const width = Math.max(24, scene.width * scale + 12), height = scene.height * scale + 12, context = canvas.getContext("2d");
-  [canvas.style.width, canvas.style.height, canvas.width, canvas.height] = [`${width}px`, `${height}px`, width * ratio, height * ratio];
+  const ratio = window.devicePixelRatio || 1,
+    scale = Math.min(0.14, 170 / scene.width, 190 / scene.height);
+  const width = Math.max(24, scene.width * scale + 12),
+    height = scene.height * scale + 12,
+    context = canvas.getContext("2d");
+  [canvas.style.width, canvas.style.height, canvas.width, canvas.height] = [
+    `${width}px`,
+    `${height}px`,
+    width * ratio,
+    height * ratio,
+  ];
   const left = (width - scene.width * scale) / 2;
   context.setTransform(ratio * scale, 0, 0, ratio * scale, ratio * left, ratio * 6);
   for (const box of scene.boxes) {
-    const { kind, mark } = box.face ||= face(scene.view, box);
+    const { kind, mark } = (box.face ||= face(scene.view, box));
     context.fillStyle = mark ? colors[mark] : colors[`${kind}-line`];
     context.fillRect(box.x, box.y, box.width, Math.max(box.height, 0.7 / scale));
   }
