@@ -142,7 +142,13 @@ class Sensitivity:
         return found
 
     def prepare(self) -> None:
-        """Compute what all settings begin with, before processes are forked that share it."""
+        """Compute what all settings begin with, before processes are forked that share it.
+
+        Raises QirError for a model on a GPU, which forked processes can not use.
+        """
+        if any(tensor.is_cuda for tensor in self.module.state_dict().values()):
+            help = "give jobs=1, or run it under torchrun"
+            raise QirError("processes can not share a model on a GPU", stage="analyze", help=help)
         assert self.expected
         assert self.from_quantized
 
