@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples import digits_qat, keras_subclassed, keras_text_classification, quantsim_resnet18
+from examples import digits_qat, keras_digits, keras_subclassed, keras_text_classification, quantsim_resnet18
 from tests.torchvision_cpu import torchvision_models
 
 torch.set_num_threads(1)  # small models are slower on several, and tests run side by side
@@ -31,6 +31,12 @@ def test_quantsim_of_a_resnet18(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_keras_digits_in_8_bits(tmp_path: Path) -> None:
+    assert keras_digits.main(tmp_path) == 0
+    assert (tmp_path / "digits.onnx").exists()
+
+
 def test_a_keras_transformer_classifies_texts(capsys: pytest.CaptureFixture[str]) -> None:
     accuracies = keras_text_classification.main(count=128, epochs=1)
     assert accuracies["prepared"] == accuracies["Keras"]

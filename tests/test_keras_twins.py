@@ -1,4 +1,4 @@
-"""A Keras model and the torch model that is equal to it become the same graph, with the same quantizers and encodings."""
+"""A Keras model and its torch twin become one graph, with the same quantizers, encodings and ONNX operators."""
 
 from __future__ import annotations
 
