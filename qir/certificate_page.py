@@ -77,6 +77,7 @@ def as_html(certificate: Certificate, title: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table with a head; nothing where there are no rows."""
     cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{''.join(f'<th>{column}</th>' for column in columns)}</tr>{cells}</table>" if cells else ""
 

@@ -201,9 +201,7 @@ def fragment(nodes: Iterable[Node], names: Names) -> list[str]:
     """
     nodes = list(nodes)
     values = dict.fromkeys(value for node in nodes for value in (*node.operands, *node.results) if value is not None)
-    shown: dict[Value | None, str] = {None: "_"}
-    for value in values:
-        shown[value] = shown_alone(value, names)
+    shown: dict[Value | None, str] = {None: "_"} | {value: shown_alone(value, names) for value in values}
     weights = (value for value in values if value.weight is not None and not _is_written_out(value))
     return [*(f"{shown[value]} = {_weight_statement(value)}" for value in weights),
             *(_operation(node, shown, None) for node in nodes)]  # fmt: skip
