@@ -28,7 +28,10 @@ from qir.range_search import MethodName
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
     try:
-        arguments = parser().parse_args(argv)
+        given = sys.argv[1:] if argv is None else argv
+        if any("\0" in part for part in given):
+            raise QirError("an argument holds a NUL character", help="no path and no name has one")
+        arguments = parser().parse_args(given)
         arguments.run(arguments)
         sys.stdout.flush()
     except SystemExit as stop:
