@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from qir.attributes import Port
+from qir.backends.keras_operators import COMPUTED
 from qir.nests import map_nested
 
 
@@ -37,11 +38,11 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {
 
 @keras.saving.register_keras_serializable("qir")
 class FunctionLayer(keras.Layer):  # type: ignore[misc]
-    """A function of `keras.ops` as a layer.
+    """A function of `keras.ops`, or an operator of ONNX in such functions, as a layer.
 
     The inputs and then the weights stand in the places `Port(0)`, `Port(1)`, … of `args` and `kwargs`. A weight is
     described by the keywords of `add_weight`, or is number `index` of the variables of another layer. `outputs` are the
-    shapes and dtypes of what the function returns.
+    shapes and dtypes of what the function returns, where they are known.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class FunctionLayer(keras.Layer):  # type: ignore[misc]
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """The symbolic results."""
+        if not self.outputs:
+            return super().compute_output_spec(inputs)
         results = [keras.KerasTensor(shape, dtype) for shape, dtype in self.outputs]
         return results[0] if len(results) == 1 else results
 
@@ -153,7 +156,9 @@ class ChoiceLayer(keras.Layer):  # type: ignore[misc]
 
 
 def function_named(name: str) -> Callable[..., Any]:
-    """The function of Keras with this dotted name, such as `ops.matmul`."""
+    """The function of Keras with this dotted name, such as `ops.matmul`, or an operator's, such as `onnx.Conv`."""
+    if name.startswith("onnx."):
+        return COMPUTED[name.removeprefix("onnx.")]
     function: Callable[..., Any] = reduce(getattr, name.split("."), keras)
     return function
 

@@ -16,6 +16,7 @@ from qir.graph import Graph, Node, Value
 from qir.keras_signature import KerasSignature
 from qir.nests import map_nested
 from qir.types import NUMPY, ScalarType, TensorType
+from qir.weights import Weight
 
 
 def emit_keras(graph: Graph) -> keras.Model:
@@ -25,7 +26,7 @@ def emit_keras(graph: Graph) -> keras.Model:
     where no other has the same. Further calls of a layer are layers that share its weights. Variables are copies.
     Raises QirError for a node that is no call of Keras, and for a layer whose configuration does not make it again.
     """
-    return _Emitter(graph).run()
+    return Emitter(graph).run()
 
 
 _DTYPES = {name: str(dtype) for name, dtype in NUMPY.items() if name != "str"} | {
@@ -35,7 +36,9 @@ _DTYPES = {name: str(dtype) for name, dtype in NUMPY.items() if name != "str"} |
 }
 
 
-class _Emitter:
+class Emitter:
+    """Makes a layer of every node of a graph of whole calls."""
+
     def __init__(self, graph: Graph) -> None:
         self.graph, self.nodes = graph, graph.nodes()
         self.known: dict[Value, Any] = {}
@@ -45,23 +48,23 @@ class _Emitter:
         """The new layer, and number among its variables, of each variable of the model, by identity."""
         self.sources: list[tuple[keras.Layer, int, Any]] = []
         self.names = _names(self.nodes)
+        self.signature: KerasSignature = graph.signature
 
     def run(self) -> keras.Model:
         """The model."""
-        signature: KerasSignature = self.graph.signature
-        for value, keywords in zip(self.graph.inputs, signature.inputs, strict=True):
+        for value, keywords in zip(self.graph.inputs, self.signature.inputs, strict=True):
             self.known[value] = keras.Input(**keywords)
         for node in self.nodes:
             if isinstance(node.host, keras.Layer):
                 self._copy(node)
         for node in self.nodes:
-            self._call(node)
-        inputs = map_nested(signature.structure, lambda port: self.known[self.graph.inputs[port.index]])
+            self.call(node)
+        inputs = map_nested(self.signature.structure, lambda port: self.known[self.graph.inputs[port.index]])
         arrangement = Port(0) if self.graph.structure is None else self.graph.structure
         outputs = map_nested(arrangement, lambda port: self.known[self.graph.outputs[port.index]])
         model = keras.Model(inputs, outputs, name=self.graph.name)
         for layer, index, data in self.sources:
-            layer.variables[index].assign(data.value if isinstance(data, keras.Variable) else data)
+            layer.variables[index].assign(data.value if isinstance(data, keras.Variable) else data.array)
         return model
 
     def _copy(self, node: Node) -> None:
@@ -82,7 +85,7 @@ class _Emitter:
             self.places[id(variable)] = copy, index
             self.sources.append((copy, index, variable))
 
-    def _call(self, node: Node) -> None:
+    def call(self, node: Node) -> None:
         """Call the layer of a node."""
         if all(isinstance(result.type, ScalarType) for result in node.results):
             return  # a number, computed by the layers that read it
@@ -93,7 +96,7 @@ class _Emitter:
                 layer = SharedLayer(layer, mode, name=self.names[node])
             outputs = layer(*args, **kwargs)
         else:
-            outputs = self._function(node.op, self.names[node], node.operands, _arguments(node), node.results)
+            outputs = self.function(node.op, self.names[node], node.operands, _arguments(node), node.results)
         self.known.update(zip(node.results, keras.tree.flatten(outputs), strict=True))
 
     def _filled(self, node: Node, part: Any) -> Any:
@@ -102,10 +105,10 @@ class _Emitter:
         value = node.operands[part.index]
         if value not in self.known:
             name = f"module_{value.hint}_{len(self.known)}"
-            self.known[value] = self._function("keras.ops.convert_to_tensor", name, [value], ((Port(0),), {}), [value])
+            self.known[value] = self.function("keras.ops.convert_to_tensor", name, [value], ((Port(0),), {}), [value])
         return self.known[value]
 
-    def _function(
+    def function(
         self, op: str, name: str, operands: Sequence[Value], arguments: tuple[Any, Any], results: Sequence[Value]
     ) -> Any:
         """The results of a function of Keras as a layer; one that reads no tensor has the model's first input."""
@@ -115,17 +118,18 @@ class _Emitter:
         tensors = [value for value in operands if value.weight is None and not isinstance(value.type, ScalarType)]
         tensors = list(dict.fromkeys([*tensors, *(of for value in operands for of in _measured(value))]))
         tensors = tensors or self.graph.inputs[:1]
-        held = {value: value.weight.data for value in operands if value.weight is not None and value.weight.paths}
+        held = {value: self.held(value.weight) for value in operands if value.weight and value.weight.paths}
         place = {value: Port(number) for number, value in enumerate([*tensors, *held])}
 
         def moved(part: Any) -> Any:
             return _operand(operands[part.index], place) if isinstance(part, Port) else part
 
-        weights = list(map(self._described, held.values()))
+        weights = list(map(self.described, held.values()))
         if function == "ops.TrainingChoice":
             return ChoiceLayer(name=name)([self.known[value] for value in tensors])
         args, kwargs = map_nested(arguments, moved)
-        layer = FunctionLayer(function, args, kwargs, weights, list(map(_spec, results)), name=name)
+        known = all(isinstance(value.type, TensorType) and value.type.shape is not None for value in results)
+        layer = FunctionLayer(function, args, kwargs, weights, list(map(spec_of, results)) if known else (), name=name)
         layer.build()
         for index, variable in enumerate(each for each in held.values() if id(each) not in self.places):
             self.sources.append((layer, index, variable))
@@ -133,7 +137,11 @@ class _Emitter:
         inputs = [self.known[value] for value in tensors]
         return layer(inputs[0] if len(inputs) == 1 else inputs)
 
-    def _described(self, variable: Any) -> dict[str, Any]:
+    def held(self, weight: Weight) -> Any:
+        """The object that a weight is, whichever values refer to it."""
+        return weight.data
+
+    def described(self, variable: Any) -> dict[str, Any]:
         """How a layer makes a weight: new, or as a variable of the layer that has it."""
         if id(variable) in self.places:
             owner, index = self.places[id(variable)]
@@ -149,7 +157,7 @@ def _arguments(node: Node) -> tuple[Any, Any]:
     return node.attrs.get("args", ()), node.attrs.get("kwargs", {})
 
 
-def _spec(value: Value) -> tuple[tuple[int | None, ...], str]:
+def spec_of(value: Value) -> tuple[tuple[int | None, ...], str]:
     """Shape and dtype of a value as Keras has them."""
     assert isinstance(value.type, TensorType)
     shape = tuple(size if isinstance(size, int) else None for size in value.type.shape or ())

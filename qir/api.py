@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from qir.api_keras import imported_keras, is_keras
+from qir.api_keras import imported_keras, is_keras, keras_simulator, with_trained_weights
 from qir.batches import Batch, peeked
 from qir.errors import QirError
 from qir.graph import Graph
@@ -23,6 +23,7 @@ from qir.targets import Target
 from qir.targets import target as profile_of
 
 if TYPE_CHECKING:
+    import keras
     import onnx
     from torch import fx
 
@@ -101,6 +102,18 @@ class Quantized:
         if mode != "integer":
             raise QirError(f"there is no simulator mode {mode!r}", help="modes are 'float' and 'integer'")
         return emit_torch(self.integer_graph())
+
+    def keras_simulator(self) -> keras.Model:
+        """A Keras model that computes what the float simulator does, and trains with `fit` on Keras's backend.
+
+        Its quantize layers pass gradients straight through; their grids stay as they are. `with_weights` takes what it
+        learned. Raises QirError for operators that are not written in `keras.ops`.
+        """
+        return keras_simulator(self.graph)
+
+    def with_weights(self, trained: Any) -> Quantized:
+        """The same with the weights of a simulator that was trained: a Keras model or a torch module."""
+        return replace(self, graph=with_trained_weights(self.graph, trained))
 
     def integer_graph(self) -> Graph:
         """The graph in the integer operators that the target runs."""

@@ -9,8 +9,10 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from qir.errors import QirError
 from qir.graph import Graph
 from qir.pipeline import Pipeline
+from qir.weights import Weight
 
 if TYPE_CHECKING:
     import keras
@@ -23,10 +25,47 @@ def is_keras(model: Any) -> bool:
 
 
 def imported_keras(model: keras.Model, input_layer: Any = None) -> Graph:
-    """The graph of a Keras model, tensors stored in the order of axes that needs the fewest Transposes."""
+    """The graph of a Keras model, with the fewest Transposes and without zeros that convolutions pad with themselves."""
     from qir.frontends.keras_model import import_keras
 
-    return Pipeline.parse("move-transposes").run(import_keras(model, input_layer))
+    return Pipeline.parse("move-transposes,fold-padding").run(import_keras(model, input_layer))
+
+
+def keras_simulator(graph: Graph) -> keras.Model:
+    """A Functional model that computes a calibrated graph, rounding where it has quantizers, and trains with `fit`."""
+    from qir.backends.keras_quantized import emit_quantized_keras
+
+    return emit_quantized_keras(graph)
+
+
+def with_trained_weights(graph: Graph, trained: Any) -> Graph:
+    """A copy of the graph with the weights of `trained`: a Keras or torch simulator of it, or a Keras model from one.
+
+    Raises QirError for a torch module that has none of the graph's weights.
+    """
+    if is_keras(trained):
+        from qir.backends.keras_quantized import trained_graph
+
+        return trained_graph(graph, trained)
+    state, found = trained.state_dict(), graph.copy()
+    values = [value for value in found.weights() if value.weight and state.keys() & value.weight.paths[:1]]
+    if not values:
+        raise QirError("the module has no weight of this graph", help="give quantized.simulator() after training")
+    for value in values:
+        assert value.weight is not None
+        array = state[value.weight.paths[0]].detach().cpu().numpy()
+        value.weight = Weight(array, value.weight.paths, trainable=value.weight.trainable)
+    return found
+
+
+def write_back(graph: Graph, model: keras.Model) -> None:
+    """Write the weights of a graph that was trained into the Keras model that it was imported from.
+
+    Batch norms that were folded into the layers before them come out of them again.
+    """
+    from qir.backends.keras_variables import write_back as assign
+
+    assign(imported_keras(model), graph)
 
 
 def prepare_keras(
