@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qir.api import fed, graph_to_quantize
 from qir.batches import Batch, arrays_of
-from qir.bisection import EQUAL, Compared, Culprit, Scored, Trial, first_beyond
-from qir.course import Course
 from qir.errors import QirError
 from qir.evaluate import Runner
 from qir.execution import default_evaluator
 from qir.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from qir.bisection import Culprit, Trial
 
 Metric = str | Callable[[Runner], float]
 """`equal`, `sqnr`, or a function."""
@@ -36,6 +37,8 @@ def bisect(
     must not be below `threshold`, such as an accuracy. `data` is for `calibrate`. `evaluator` is `torch`, `onnxruntime`
     or `reference`; without one, the first that is installed.
     """
+    from qir.bisection import first_beyond
+
     return first_beyond(trial(model, pipeline, inputs, metric, threshold, data, evaluator))
 
 
@@ -49,6 +52,11 @@ def trial(
     evaluator: str | None,
 ) -> Trial:
     """The run of the pipeline, and what judges its graphs. Raises QirError for a metric that lacks its threshold."""
+    from qir.bisection import EQUAL, Compared, Scored
+    from qir.course import Course
+
+    if not callable(metric) and metric not in ("equal", "sqnr"):
+        raise QirError(f"there is no metric {metric!r}", help="metrics are equal, sqnr, and functions")
     if metric == "equal" and threshold is not None:
         raise QirError("equal results know no threshold", help="leave it out, or let the metric be sqnr")
     if metric != "equal" and threshold is None:
@@ -60,7 +68,5 @@ def trial(
     if callable(metric):
         assert threshold is not None
         return Scored(course, runs, threshold, score=metric)
-    if metric not in ("equal", "sqnr"):
-        raise QirError(f"there is no metric {metric!r}", help="metrics are equal, sqnr, and functions")
     least = EQUAL if threshold is None else threshold
     return Compared(course, runs, least, inputs=arrays_of(graph, inputs, 1))
