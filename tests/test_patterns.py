@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qir import Graph, Node, Value, parse
@@ -221,6 +221,7 @@ def test_a_weighted_layer_is_found_by_its_trait():
     assert matched(Op("Relu", layer), graph)[layer].op == "MatMul"
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.permutations(range(4)), st.lists(st.booleans(), min_size=3, max_size=3))
 def test_a_chain_of_sums_matches_however_it_is_written(order: list[int], turned: list[bool]):
     """One node of each kind, added in any association order from the left, with operands swapped at will."""
@@ -251,6 +252,7 @@ def pattern_of(node: Node, depth: int, known: dict[Node | Value, Op | Input]) ->
     return known[node]
 
 
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(graphs(), st.integers(1, 4))
 def test_the_pattern_that_a_graph_is_matches_it(graph: Graph, depth: int):
     for node in graph.nodes():
