@@ -46,14 +46,15 @@ def test_the_table_of_operators_comes_from_the_tables():
     from tools.operator_table import rows
 
     table = {row[0].strip("`"): row[1:] for row in rows(lambda operator: operator.name in ("Relu", "qir.Linear", "If"))}
-    traits, torch, keras, in_torch, in_onnx, targets = table["Relu"]
+    traits, torch, keras, in_torch, in_keras, in_onnx, targets = table["Relu"]
     assert traits == "Unary, Clamps"
     assert "torch.relu" in torch
     assert "keras.ops.relu" in keras
     assert in_torch.startswith("torch's own")
+    assert in_keras == "a function"
     assert in_onnx == "opset 14"
     assert "qnn-htp" in targets
-    assert table["qir.Linear"][4] == "expanded"
+    assert table["qir.Linear"][5] == "expanded"
     assert table["If"][3] == "modules"
 
 

@@ -19,12 +19,13 @@ from qir.testing import EXAMPLE
 from tools.operator_table import rows
 
 FACTS = "needs", "gives", "breaks"
-HEADS = "operator", "traits", "from torch", "from Keras", "in torch", "in ONNX", "integers on"
+HEADS = "operator", "traits", "from torch", "from Keras", "in torch", "in Keras", "in ONNX", "integers on"
 OPERATORS = """
 ONNX's operators have their ONNX meaning; an ONNX model is imported one node to one node. *From torch* and *from Keras*
 are calls whose lowering makes the operator. *In torch*, an operator is emitted as a layer or function of torch's own,
 as a function with ONNX's meaning where torch's does not take the node, by ONNX's own expansion, as modules of its
-bodies, or runs in onnxruntime inside of the module. *Integers on* are the targets with an integer kernel, or that move
+bodies, or runs in onnxruntime inside of the module. *In Keras*, simulators compute it with a function of `keras.ops`;
+whole calls of Keras go back as they came. *Integers on* are the targets with an integer kernel, or that move
 its integers.
 """
 

@@ -114,6 +114,13 @@ def in_torch(operator: OpDef) -> str:
     return ", or ".join(found)
 
 
+def in_keras(operator: OpDef) -> str:
+    """Whether the Keras backend computes the operator, as simulators need it."""
+    from qir.backends.keras_operators import COMPUTED
+
+    return "a function" if operator.name in COMPUTED else ""
+
+
 def in_onnx(operator: OpDef) -> str:
     """How the ONNX backend writes the operator."""
     if operator.schema is not None:
@@ -136,7 +143,7 @@ def entry(spellings: list[str]) -> str:
 
 
 def rows(chosen: Callable[[OpDef], bool]) -> Iterator[list[str]]:
-    """A row for every chosen operator: its name, traits, calls in torch and Keras, emissions, and integer kernels."""
+    """A row for every chosen operator: its name, traits, calls in torch and Keras, emissions, integer kernels."""
     os.environ.setdefault("KERAS_BACKEND", "torch")
     from qir.frontends.keras_table import lowers as of_keras
     from qir.frontends.torch_table import lowers as of_torch
@@ -144,5 +151,5 @@ def rows(chosen: Callable[[OpDef], bool]) -> Iterator[list[str]]:
     torch, keras = lowered(of_torch.table, torch_name), lowered(of_keras.table, keras_name)
     for operator in filter(chosen, operators()):
         sources = [entry(spellings.get(operator.name, [])) for spellings in (torch, keras)]
-        backends = [in_torch(operator), in_onnx(operator), integer_on(operator)]
+        backends = [in_torch(operator), in_keras(operator), in_onnx(operator), integer_on(operator)]
         yield [f"`{operator.name}`", traits_of(operator), *sources, *backends]
