@@ -11,12 +11,8 @@ from torch import Tensor, nn
 from qir.backends.torch_emissions import Emission, emits, layer
 from qir.backends.torch_integer_modules import (
     TORCH,
-    Accumulate,
-    Convolution,
     DequantizeLinear,
-    DynamicProduct,
     Grid,
-    MatrixProduct,
     QLinearAdd,
     QLinearAveragePool,
     QLinearConcat,
@@ -26,6 +22,7 @@ from qir.backends.torch_integer_modules import (
     Reordered,
     Table,
 )
+from qir.backends.torch_integer_products import Accumulate, Convolution, DynamicProduct, MatrixProduct
 from qir.errors import QirError
 from qir.graph import Node, Value
 from qir.integer import DOMAIN

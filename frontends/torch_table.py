@@ -24,6 +24,7 @@ from qir.frontends import (  # noqa: F401  (they fill the table)
     torch_scatter,
     torch_shapes,
     torch_sorting,
+    torch_stacking,
     torch_tensors,
     torch_transformer,
     torch_windows,
