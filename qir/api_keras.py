@@ -25,7 +25,7 @@ def is_keras(model: Any) -> bool:
 
 
 def imported_keras(model: keras.Model, input_layer: Any = None) -> Graph:
-    """The graph of a Keras model, with the fewest Transposes and without zeros that convolutions pad with themselves."""
+    """The graph of a Keras model, with the fewest Transposes, its convolutions padding what they read themselves."""
     from qir.frontends.keras_model import import_keras
 
     return Pipeline.parse("move-transposes,fold-padding").run(import_keras(model, input_layer))

@@ -20,6 +20,7 @@ BUILT_IN = {
     "decompose": "qir.passes.decompose:Decompose",
     "expand-opaque": "qir.passes.expand_opaque:ExpandOpaque",
     "fold-batch-norm": "qir.passes.fold_batch_norm:FoldBatchNorm",
+    "fold-padding": "qir.passes.fold_padding:FoldPadding",
     "fold-qdq": "qir.passes.fold_qdq:FoldQdq",
     "fuse-integer": "qir.passes.fuse_integer:FuseInteger",
     "infer-shapes": "qir.passes.infer_shapes:InferShapes",
