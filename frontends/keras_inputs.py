@@ -125,7 +125,8 @@ def _listed(shapes: list[tuple[int | None, ...]]) -> str:
     return " and ".join(map(str, shapes)) or "nothing"
 
 
-def described_input(tensor: keras.KerasTensor) -> dict[str, Any]:
-    """The keywords of `keras.Input` that make such an input; the name is None where nobody gave one."""
-    name = None if tensor.name.startswith("keras_tensor") else tensor.name
+def described_input(tensor: keras.KerasTensor, number: int) -> dict[str, Any]:
+    """The keywords of `keras.Input` that make such an input; one that nobody named is called by its number."""
+    plain = "input" if number == 0 else f"input_{number}"
+    name = plain if tensor.name.startswith("keras_tensor") else tensor.name
     return {"batch_shape": tensor.shape, "dtype": tensor.dtype, "name": name, "sparse": tensor.sparse}

@@ -70,9 +70,9 @@ class _Importer:
 
     def run(self) -> Graph:
         """The graph."""
-        described = [described_input(tensor) for tensor in keras.tree.flatten(self.trace.inputs)]
-        for tensor, keywords in zip(keras.tree.flatten(self.trace.inputs), described, strict=True):
-            self.known[id(tensor)] = self.graph.input(keywords["name"] or "input", type_of_tensor(tensor))
+        described = [described_input(tensor, number) for number, tensor in enumerate(_flat(self.trace.inputs))]
+        for tensor, keywords in zip(_flat(self.trace.inputs), described, strict=True):
+            self.known[id(tensor)] = self.graph.input(keywords["name"], type_of_tensor(tensor))
         self.graph.signature = KerasSignature(_ports_of(self.trace.inputs), described)
         for call in self.trace.calls:
             self.add(call)
