@@ -78,8 +78,6 @@ class QuantizationSimModel:
         self.frozen |= {node.module or "" for node in quantizers(self.graph) if is_fixed(node)}
         self.model = emitted(self.graph, model, in_place)
 
-    # -- calibration -------------------------------------------------------------------------------------------------
-
     def compute_encodings(
         self,
         forward_pass_callback: Callable[..., Any] | Iterable[Any],
@@ -123,8 +121,6 @@ class QuantizationSimModel:
         if not 90 <= percentile_value <= 100:
             raise QirError(f"a percentile of {percentile_value} cuts too much", help="give one between 90 and 100")
         self.percentile = float(percentile_value)
-
-    # -- what is quantized -------------------------------------------------------------------------------------------
 
     def layers(self) -> list[SimulatedLayer]:
         """Every layer with its quantizers, in the order of execution."""
@@ -180,8 +176,6 @@ class QuantizationSimModel:
     def __str__(self) -> str:
         return table_of(self.layers())
 
-    # -- encodings that are given ------------------------------------------------------------------------------------
-
     def load_encodings(
         self,
         encodings: str | Path | Mapping[str, Any],
@@ -234,8 +228,6 @@ class QuantizationSimModel:
         for node in applied.taken:
             found[node.module or ""].set_encoding(node.attrs["encoding"])
         return applied
-
-    # -- what becomes of it ------------------------------------------------------------------------------------------
 
     def encodings(self, version: str = "1.0.0") -> dict[str, Any]:
         """The encodings as AIMET's document of this version, by the names of tensors in the exported ONNX file."""
