@@ -40,6 +40,18 @@ def arrays_of(given: Call) -> list[np.ndarray]:
     return [leaf for leaf in keras.tree.flatten((given.args, given.kwargs)) if isinstance(leaf, np.ndarray)]
 
 
+TORCH_ALONE = ("bincount-0", "convert_to_tensor-1", "rearrange-1", "MultiHeadAttention-1", "max_pool-0", "max_pool-2",
+               "average_pool-0", "average_pool-2")  # fmt: skip
+"""Calls that Keras refuses on other backends."""
+
+
+def marks(label: str) -> list[Any]:
+    """What a case is marked with: all but the first of a function or layer are slow together."""
+    refused = label in TORCH_ALONE and keras.backend.backend() != "torch"
+    alone = pytest.mark.skipif(refused, reason="Keras runs it on torch alone")
+    return [alone] if label.endswith("-0") else [alone, pytest.mark.slow]
+
+
 def cases() -> Iterator[Any]:
     for home, calls in ((keras.ops, CALLS), (keras.activations, ACTIVATIONS)):
         for name, given in calls.items():
@@ -47,7 +59,8 @@ def cases() -> Iterator[Any]:
                 label = f"{home.__name__.rpartition('.')[2]}.{name}-{number}"
                 function = attrgetter(name)(home)
                 plain = home is keras.activations and len(each.args) == 1 and not each.kwargs
-                yield pytest.param(keras.layers.Activation(function) if plain else function, each, id=label)
+                target = keras.layers.Activation(function) if plain else function
+                yield pytest.param(target, each, id=label, marks=marks(f"{name}-{number}"))
 
 
 def compared(graph: Graph, inputs: list[np.ndarray], expected: list[np.ndarray]) -> None:
@@ -92,7 +105,7 @@ def test_call_means_the_same(function: Any, given: Call) -> None:
 def layer_cases() -> Iterator[Any]:
     for name, given in LAYERS.items():
         for number, each in enumerate(given):
-            yield pytest.param(name, *each, id=f"{name}-{number}")
+            yield pytest.param(name, *each, id=f"{name}-{number}", marks=marks(f"{name}-{number}"))
 
 
 def randomized(model: keras.Model) -> None:

@@ -140,7 +140,7 @@ def transposes(graph: Graph) -> int:
     return sum(node.op == "Transpose" for node in graph.nodes())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(drafts())
 def test_outputs_are_equal_and_no_transpose_comes_to_be(draft: Draft) -> None:
     graph = draft.graph
