@@ -94,7 +94,7 @@ def _limit(value: Value) -> int:
 
 
 def _run(model: keras.Model, nest: Any, training: bool, spread: bool) -> list[np.ndarray]:
-    """The outputs, and then the state as the run leaves it; the state of before is put back."""
+    """The outputs, the sum of the losses of layers, and the state as the run leaves it, which is then put back."""
     tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, nest)
     with _state_kept(model):
         if not spread:
@@ -104,6 +104,7 @@ def _run(model: keras.Model, nest: Any, training: bool, spread: bool) -> list[np
         else:
             outputs = model(*tensors, training=training)
         flat = [np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in keras.tree.flatten(outputs)]
+        flat.append(np.float32(sum(float(keras.ops.convert_to_numpy(loss)) for loss in model.losses)).reshape(1))
         sums = [np.sort(array, axis=None) for array in map(_array, model.non_trainable_variables)]
         return flat + sorted(sums, key=lambda array: (array.shape, array.tolist()))
 

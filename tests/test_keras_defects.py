@@ -33,6 +33,7 @@ def check(model: keras.Model, inputs: Any) -> keras.Model:
     return prepared
 
 
+@pytest.mark.slow
 def test_59_any_backend_of_keras_3_without_tensorflow() -> None:
     code = "import qir, sys\nfrom tests.keras_models import CASES\ncase = CASES['tied']\ncase.prepared(case.model())\n"
     code += "assert 'tensorflow' not in sys.modules"

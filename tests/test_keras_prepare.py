@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,22 @@ def _case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 
 
-def test_a_prepared_model_returns_the_same_bits(case: Case) -> None:
+@cache
+def pair(case: Case) -> tuple[keras.Model, keras.Model]:
+    """The model and the prepared one, for tests that change neither."""
     model = case.model()
-    prepared = case.prepared(model)
+    return model, case.prepared(model)
+
+
+def test_a_prepared_model_returns_the_same_bits(case: Case) -> None:
+    model, prepared = pair(case)
     for seed in (1, 2):
         inputs = case.sample(seed)
         assert same(case.run(model, inputs), prepared(inputs))
 
 
 def test_every_computation_is_a_layer_called_once(case: Case) -> None:
-    prepared = case.prepared(case.model())
+    _, prepared = pair(case)
     assert all(isinstance(operation, layers.Layer) for operation in prepared.operations)
     assert not any(isinstance(layer, keras.Model | layers.Lambda) for layer in prepared.layers)
     assert len({layer.name for layer in prepared.layers}) == len(prepared.layers)
@@ -51,8 +58,7 @@ def test_every_computation_is_a_layer_called_once(case: Case) -> None:
 
 
 def test_a_prepared_model_has_the_weights_of_its_model(case: Case) -> None:
-    model = case.model()
-    prepared = case.prepared(model)
+    model, prepared = pair(case)
     assert len(prepared.weights) == len(model.weights)
     assert prepared.count_params() == model.count_params()
     assert len(prepared.trainable_weights) == len(model.trainable_weights)
@@ -60,7 +66,7 @@ def test_a_prepared_model_has_the_weights_of_its_model(case: Case) -> None:
 
 
 def test_a_prepared_model_is_saved_and_loaded(case: Case, tmp_path: Path) -> None:
-    prepared = case.prepared(case.model())
+    _, prepared = pair(case)
     prepared.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     inputs = case.sample(1)
@@ -178,6 +184,7 @@ def test_a_prepared_model_is_prepared_to_itself() -> None:
     assert len(again.weights) == len(prepared.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["qir", "keras"])
 def test_saved_models_load_in_another_process(first: str, tmp_path: Path) -> None:
     case = CASES["arithmetic"]
@@ -197,3 +204,15 @@ def test_an_inherited_call_is_opened_with_super() -> None:
     model = keras.Sequential([keras.Input((6, 6, 2)), Residual(2)])
     kinds = [type(layer).__name__ for layer in qir.prepare_model(model).layers]
     assert kinds.count("Conv2D") == kinds.count("BatchNormalization") == 1
+
+
+def test_losses_of_layers_are_kept_or_refused() -> None:
+    kept = keras.Sequential([keras.Input((3,)), layers.Dense(2, activity_regularizer="l2", kernel_regularizer="l1")])
+    prepared = qir.prepare_model(kept)
+    kept(np.ones((2, 3))), prepared(np.ones((2, 3)))
+    assert [float(loss) for loss in kept.losses] == [float(loss) for loss in prepared.losses]
+    lost = keras.Sequential([keras.Input((3,)), Affine(activity_regularizer="l2")])
+    with pytest.raises(qir.QirError, match="the prepared model computes something else"):
+        qir.prepare_model(lost)
+    whole = qir.prepare_model(lost, module_classes_to_exclude=[Affine])
+    assert "Affine" in {type(layer).__name__ for layer in whole.layers}
