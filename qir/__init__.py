@@ -1,6 +1,9 @@
 """A compiler for neural-network quantization: what you simulate is what you ship."""
 
+from importlib import import_module as _import_module
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
 # In a checkout passes/, frontends/ and backends/ sit beside this folder; in an installed package they sit inside it.
 if not (_Path(__file__).parent / "passes").is_dir():
@@ -10,10 +13,7 @@ from qir.api import Quantized as Quantized
 from qir.api import import_model as import_model
 from qir.api import quantization as quantization
 from qir.api import quantize as quantize
-from qir.api_analyze import analyze as analyze
-from qir.api_bisect import bisect as bisect
 from qir.api_keras import register_layers as _register_layers
-from qir.api_view import view as view
 from qir.errors import Loc as Loc
 from qir.errors import QirError as QirError
 from qir.graph import Graph as Graph
@@ -22,19 +22,53 @@ from qir.graph import Value as Value
 from qir.pipeline import Pass as Pass
 from qir.pipeline import Pipeline as Pipeline
 from qir.preparation import prepare_model as prepare_model
-from qir.reasons import Reason as Reason
-from qir.reasons import explain as explain
-from qir.schemes import QuantizationDataType as QuantizationDataType
-from qir.schemes import QuantScheme as QuantScheme
-from qir.simulation import QuantizationSimModel as QuantizationSimModel
-from qir.simulation_analyzer import CallbackFunc as CallbackFunc
-from qir.simulation_analyzer import QuantAnalyzer as QuantAnalyzer
-from qir.simulation_checkpoint import load_checkpoint as load_checkpoint
-from qir.simulation_checkpoint import save_checkpoint as save_checkpoint
-from qir.simulation_tuning import correct_biases as correct_biases
 from qir.text import parse as parse
-from qir.validation import Finding as Finding
-from qir.validation import ModelValidator as ModelValidator
-from qir.view_stages import Stages as Stages
+
+if TYPE_CHECKING:
+    from qir.api_analyze import analyze as analyze
+    from qir.api_bisect import bisect as bisect
+    from qir.api_view import view as view
+    from qir.reasons import Reason as Reason
+    from qir.reasons import explain as explain
+    from qir.schemes import QuantizationDataType as QuantizationDataType
+    from qir.schemes import QuantScheme as QuantScheme
+    from qir.simulation import QuantizationSimModel as QuantizationSimModel
+    from qir.simulation_analyzer import CallbackFunc as CallbackFunc
+    from qir.simulation_analyzer import QuantAnalyzer as QuantAnalyzer
+    from qir.simulation_checkpoint import load_checkpoint as load_checkpoint
+    from qir.simulation_checkpoint import save_checkpoint as save_checkpoint
+    from qir.simulation_tuning import correct_biases as correct_biases
+    from qir.validation import Finding as Finding
+    from qir.validation import ModelValidator as ModelValidator
+    from qir.view_stages import Stages as Stages
+
+_ON_USE = {
+    "qir.api_analyze": ["analyze"],
+    "qir.api_bisect": ["bisect"],
+    "qir.api_view": ["view"],
+    "qir.reasons": ["Reason", "explain"],
+    "qir.schemes": ["QuantScheme", "QuantizationDataType"],
+    "qir.simulation": ["QuantizationSimModel"],
+    "qir.simulation_analyzer": ["CallbackFunc", "QuantAnalyzer"],
+    "qir.simulation_checkpoint": ["load_checkpoint", "save_checkpoint"],
+    "qir.simulation_tuning": ["correct_biases"],
+    "qir.validation": ["Finding", "ModelValidator"],
+    "qir.view_stages": ["Stages"],
+}
+"""The names above by the module that has them: they load on use, so that `import qir` stays fast."""
+_HOMES = {name: module for module, names in _ON_USE.items() for name in names}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'qir' has no attribute {name!r}")
+    found = getattr(_import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
+
 
 _register_layers()

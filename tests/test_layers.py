@@ -6,9 +6,12 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+import qir
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"torch", "torchvision", "einops", "keras", "tensorflow", "jax", "onnxruntime", "onnxscript"}
@@ -129,3 +132,19 @@ def test_every_module_of_the_core_loads_without_a_framework() -> None:
     code += f"; print([name for name in {sorted(FRAMEWORKS)} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_loads_on_use_is_what_type_checkers_see() -> None:
+    names = [
+        (found.module, alias.name)
+        for block in ast.walk(ast.parse((ROOT / "qir/__init__.py").read_text()))
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name)
+        for found in block.body
+        if isinstance(found, ast.ImportFrom)
+        for alias in found.names
+    ]
+    assert sorted(names) == sorted((module, name) for module, names in qir._ON_USE.items() for name in names)
+    assert all(getattr(qir, name) is getattr(import_module(module), name) for module, name in names)
+    assert {name for _, name in names} <= set(dir(qir))
+    with pytest.raises(AttributeError, match="module 'qir' has no attribute 'quantise'"):
+        _ = qir.quantise
