@@ -97,9 +97,10 @@ class Draft:
             self.add("Split", [x], {"axis": axis, "num_outputs": 2}, 2)
 
     def gather(self, x: Value) -> None:
-        if x.type.rank == 4:
+        axis = self.axis(x)
+        if x.type.rank == 4 and (x.type.static or ())[axis] > 1:
             indices = self.draw(st.sampled_from([np.array(0), np.array([1, 0])]))
-            self.add("Gather", [x, self.graph.constant(indices)], {"axis": self.axis(x)})
+            self.add("Gather", [x, self.graph.constant(indices)], {"axis": axis})
 
     def regroup(self, x: Value) -> None:
         shape = x.type.static or ()
