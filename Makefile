@@ -27,6 +27,10 @@ demo: $(READY)   ## the main job: train, quantize and check a CNN on real data; 
 test: $(READY)   ## all tests
 	$(BIN)/python -m pytest -q -n 2
 
+jax: $(READY)    ## the Keras tests on Keras's jax backend
+	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q -n 2 \
+		tests/test_keras_prepare.py tests/test_keras_errors.py tests/test_keras_training.py
+
 check: $(READY)  ## ruff, mypy --strict, the import layers, the fast tests and the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,5 +49,5 @@ golden: $(READY) ## rewrite the golden files, to be read with git diff
 clean:           ## remove what is built, not .venv
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test check docs golden clean
+.PHONY: help setup demo test jax check docs golden clean
 .DEFAULT_GOAL := help

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from qir.attributes import Port
 from qir.backends.keras_layers import ChoiceLayer, FunctionLayer, Number, SharedLayer
@@ -64,7 +65,8 @@ class Emitter:
         outputs = map_nested(arrangement, lambda port: self.known[self.graph.outputs[port.index]])
         model = keras.Model(inputs, outputs, name=self.graph.name)
         for layer, index, data in self.sources:
-            layer.variables[index].assign(data.value if isinstance(data, keras.Variable) else data.array)
+            array = keras.ops.convert_to_numpy(data.value) if isinstance(data, keras.Variable) else data.array
+            layer.variables[index].assign(np.array(array))  # a copy: jax deletes the memory of what it trains
         return model
 
     def _copy(self, node: Node) -> None:
