@@ -157,5 +157,10 @@ LAYERS: dict[type, list[tuple[dict[str, Any], Tensor]]] = {
 }  # fmt: skip
 """Options of each layer, and what it is called with."""
 
-ELSEWHERE = {"Tensor.size", operator.floordiv, "torchvision.ops.stochastic_depth.stochastic_depth"}
-"""Spellings that `tests.small_models` calls: they need `x.size` as a number, the training flag, or another package."""
+ELSEWHERE = {
+    "Tensor.size", operator.floordiv, "torchvision.ops.stochastic_depth.stochastic_depth",
+    "torchvision.ops.stochastic_depth.StochasticDepth", "qir.backends.torch_composed.attention",
+    "qir.backends.torch_modules.in_training", "qir.backends.torch_modules.inference_only",
+}  # fmt: skip
+"""Spellings that `tests.small_models` and `tests.test_training_flags` call: they need a size as a number, the training
+flag, or another package."""

@@ -67,7 +67,7 @@ def test_prepare_model_takes_apart_what_it_is_told_to(option: Any, left: set[str
 
 
 def test_the_families() -> None:
-    assert composed_families() == ["attention", "einsum", "recurrent", "recurrent-cell"]
+    assert composed_families() == ["attention", "einsum", "experts", "recurrent", "recurrent-cell"]
 
 
 def test_a_family_that_there_is_not() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import qir
 from qir import QirError
 from tests.comparing import same
+from tests.torchvision_cpu import torchvision_models
 
 
 class Net(nn.Module):
@@ -41,6 +42,12 @@ class DropPath(nn.Module):
         return x * x.new_empty((x.shape[0], 1, 1)).bernoulli_(0.5)
 
 
+def stochastic_depth() -> nn.Module:
+    """torchvision's layer. It is left out of the test, as an identity, where torchvision is not installed."""
+    models = torchvision_models()
+    return nn.Identity() if models is None else models.convnext.StochasticDepth(0.4, "row")
+
+
 FOLLOWED: dict[str, tuple[Callable[[Any, Tensor], Any], Callable[[], dict[str, nn.Module]]]] = {
     "rate of attention": (
         lambda net, x: (
@@ -59,6 +66,10 @@ FOLLOWED: dict[str, tuple[Callable[[Any, Tensor], Any], Callable[[], dict[str, n
     "drop path": (
         lambda net, x: net.path(x) + net.path(net.drop(x)),
         lambda: {"path": DropPath(), "drop": nn.Dropout()},
+    ),
+    "stochastic depth": (
+        lambda net, x: net.deep(x) + net.deep(net.drop(x)),
+        lambda: {"deep": stochastic_depth(), "drop": nn.Dropout()},
     ),
     "attention layer": (
         lambda net, x: net.attend(x, x, x, need_weights=False)[0],
