@@ -99,13 +99,16 @@ def preparation(
     model = unwrapped(model)
     check_names(model)
     apart = decomposition(decompose)
+    modes = modes_of(model, excluded)
     failures: dict[str, QirError] = {}
     made: Preparation | None = None
     for name, read in importers(model, examples, excluded, importer):
         if name in failures and failures[name].stage == "import":
             continue
         try:
-            tried = _prepared(model, imported(name, read), apart, name, examples, in_place)
+            graph = imported(name, read)
+            graph.inference_only = graph.inference_only or modes
+            tried = _prepared(model, graph, apart, name, examples, in_place)
         except QirError as error:
             failures[name] = error
             continue
@@ -122,6 +125,13 @@ def preparation(
     if not examples.given and importer == "auto":
         first.help = "\n".join(["give example_inputs=(…), and torch.export is tried too", first.help or ""])
     raise first
+
+
+def modes_of(model: Any, excluded: Sequence[Any]) -> str:
+    """Why a prepared model does not follow `train()` as the model does, or nothing."""
+    from qir.frontends.torch_modes import own_modes
+
+    return own_modes(model, excluded)
 
 
 def hidden(graph: Graph) -> int:

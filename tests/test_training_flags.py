@@ -149,3 +149,46 @@ def test_the_text_of_a_graph_says_that_it_is_one_of_inference() -> None:
     graph = qir.import_model(Net(REFUSED["a branch"]).eval(), (torch.rand(2, 3, 4),))
     assert "asks for self.training" in graph.inference_only
     assert qir.parse(str(graph)).inference_only == graph.inference_only == graph.copy().inference_only
+
+
+class Frozen(nn.Module):
+    """Keeps the statistics of its batch norm in training, or counts how often it is trained, or does nothing more."""
+
+    def __init__(self, own: str) -> None:
+        super().__init__()
+        self.linear, self.norm, self.own = nn.Linear(4, 4), nn.BatchNorm1d(4), own
+        self.register_buffer("count", torch.zeros(1))
+
+    def train(self, mode: bool = True) -> Frozen:
+        super().train(mode)
+        if self.own == "frozen":
+            self.norm.eval()
+        if self.own == "counts":
+            self.count += 1
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.linear(x)) + self.count
+
+
+@pytest.mark.parametrize("importer", ["fx", "export"])
+@pytest.mark.parametrize("own", ["nothing", "frozen", "counts"])
+def test_modes_that_a_model_sets_itself_are_refused_in_training(own: str, importer: Any) -> None:
+    model, x = nn.Sequential(Frozen(own), nn.Dropout()).eval(), torch.rand(8, 4)
+    count = float(model[0].count)
+    prepared = qir.prepare_model(model, example_inputs=(x,), importer=importer)
+    assert float(model[0].count) == count
+    torch.manual_seed(5)
+    assert same(prepared(x), model(x))
+    if own == "nothing":
+        assert same(returned(prepared, x, True), returned(model, x, True))
+    else:
+        with pytest.raises(QirError, match=r"Frozen.train .*test_training_flags.py:\d+. sets the modes of 0"):
+            prepared.train()(x)
+
+
+def test_a_layer_that_is_kept_whole_sets_its_modes_itself() -> None:
+    model, x = nn.Sequential(Frozen("frozen"), nn.Dropout()).eval(), torch.rand(8, 4)
+    prepared = qir.prepare_model(model, module_classes_to_exclude=[Frozen], example_inputs=(x,))
+    for training in (True, False):
+        assert same(returned(prepared, x, training), returned(model, x, training))
