@@ -88,6 +88,12 @@ def following(target: Any, args: Sequence[Any], rate: float) -> tuple[Any, ...]:
     return tuple(filled)
 
 
+def has_flag(target: Any) -> bool:
+    """Whether the call is told if it is made in training."""
+    schema = getattr(target, "_schema", None)
+    return schema is not None and any(argument.name in ("train", "training") for argument in schema.arguments)
+
+
 def all_calls(program: torch.export.ExportedProgram) -> Iterator[fx.Node]:
     """The calls of a program, those in blocks among them."""
     for module in program.graph_module.modules():

@@ -30,6 +30,7 @@ from qir.frontends.torch_aten import (
     aten,
     following,
     functional,
+    has_flag,
     is_noted,
     lowering_of,
     operator_name,
@@ -135,10 +136,9 @@ class ProgramImporter:
 
     def _forget_flags(self) -> None:
         """What calls were given is known for others than were recorded in the end."""
-        if any(given.flag for given in self.given):
-            self.graph.inference_only = (
-                self.graph.inference_only or "a call that follows train() and eval() is computed"
-            )
+        if any(given.rate != 0 for given in self.given):
+            reason = "a call that follows train() and eval() is computed"
+            self.graph.inference_only = self.graph.inference_only or reason
         self.given = []
 
     def finish(self) -> None:
@@ -210,7 +210,9 @@ class ProgramImporter:
         if target in FOLLOWS:
             given = self.given.pop(0) if self.given and is_noted(node) else Given(False, self.callers.rate(node))
             if given.flag or self.callers.follows_training(node):
-                args = following(target, args, given.rate)
+                args = following(target, args, given.rate or 0.0)
+        elif has_flag(target) and target not in RECURRENT:
+            self.graph.inference_only = self.graph.inference_only or f"{target} follows train() and eval()"
         result = self._lowered(build, node, target, args, kwargs)
         if isinstance(result, Unlowered):
             args, named = as_written(target, args)

@@ -22,10 +22,10 @@ from qir.frontends.torch_training import Asked, TrainingFlag, regularizes, set_f
 
 @dataclass(frozen=True)
 class Given:
-    """What a call that draws or has statistics was given: whether the flag, and the rate of its dropout."""
+    """What a call that draws or has statistics was given: whether the flag, and the rate if it is a dropout."""
 
     flag: bool
-    rate: float = 0.0
+    rate: float | None = None
 
 
 FLAGGED = {
@@ -54,8 +54,8 @@ class FlagRecorder(TorchFunctionMode):
         kwargs = kwargs or {}
         flags = [value for value in (*args, *kwargs.values()) if isinstance(value, TrainingFlag)]
         if function in FLAGGED and args:
-            rate = without_rate(function, args, kwargs)[0] if function in RATES else 0.0
-            self.given.append(Given(bool(flags), float(rate)))
+            rate = float(without_rate(function, args, kwargs)[0]) if function in RATES else None
+            self.given.append(Given(bool(flags), rate))
             args = (torch.ops.aten.alias(args[0]), *args[1:])
         elif flags:
             flags[0].note()

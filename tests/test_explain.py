@@ -75,6 +75,8 @@ MOVED = "ReduceMean %y, i64[2](1, 2) {keepdims=0} : f32[1,3] [mean]"
 CONV = "%a = Conv %x, f32[1,1,1,1](3.0) : f32[1,1,2,2] [conv]\n "
 SMALL_IMAGE = "%x: f32[1,1,2,2]"
 
+PADDED = ("%p = Pad %x, i64[4](1, 1, 1, 1), {value}, i64[2](2, 3) : f32[1,1,4,4]\n "
+          "%y = Conv %p, f32[1,1,1,1](2.0) : f32[1,1,4,4]")  # fmt: skip
 CASES: dict[str, list[Case]] = {
     "calibrate": [
         Case(body(GEMM, "%x: f32[1,2]", encodings="$e = u8 asymmetric\n $v = i8 symmetric\n $c = i32 product $e $v"),
@@ -96,6 +98,10 @@ CASES: dict[str, list[Case]] = {
         Case(body(NORMED.format(x="%x", mean="f32[1](5.0)"), SMALL_IMAGE), left="is an input of the graph"),
         Case(body(CONV + NORMED.format(x="%a", mean="f32[1](5.0)") + "\n %z = Add %a, %y : f32[1,1,2,2]",
                   SMALL_IMAGE, "%z"), left="Add reads %a too"),
+    ],
+    "fold-padding": [
+        Case(body(PADDED.format(value="0.0"), SMALL_IMAGE), done="becomes Conv"),
+        Case(body(PADDED.format(value="2.0"), SMALL_IMAGE), left="padded with something else"),
     ],
     "fold-qdq": [
         Case(body(QDQ, result="%q"), done="is a quantizer"),

@@ -192,3 +192,27 @@ def test_a_layer_that_is_kept_whole_sets_its_modes_itself() -> None:
     prepared = qir.prepare_model(model, module_classes_to_exclude=[Frozen], example_inputs=(x,))
     for training in (True, False):
         assert same(returned(prepared, x, training), returned(model, x, training))
+
+
+def view_outlives(x: Tensor) -> Tensor:
+    """Changes a view after its base was read, so that torch.export has to make the program functional."""
+    view = x[:, 1]
+    view.add_(1)
+    x.mul_(2)
+    return x + view.unsqueeze(1)
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.Dropout(0.5, inplace=True), nn.BatchNorm1d(3)])
+def test_what_a_functional_program_forgets_is_refused_in_training(layer: nn.Module) -> None:
+    model, x = Net(lambda net, x: view_outlives(net.layer(x)), layer=layer).eval(), torch.rand(2, 3, 4)
+    prepared = qir.prepare_model(model, example_inputs=(x,), importer="export")
+    assert same(prepared(x), model(x))
+    with pytest.raises(QirError, match="follows train"):
+        prepared.train()(x)
+
+
+def test_a_dropout_that_drops_nothing_may_be_forgotten() -> None:
+    model, x = Net(lambda net, x: view_outlives(net.layer(x)), layer=nn.Dropout(0.0)).eval(), torch.rand(2, 3, 4)
+    prepared = qir.prepare_model(model, example_inputs=(x,), importer="export")
+    for training in (False, True):
+        assert same(returned(prepared, x, training), returned(model, x, training))
