@@ -18,7 +18,7 @@ from qir.backends.torch_emissions import (
 )
 from qir.errors import QirError
 from qir.graph import Node
-from qir.types import NAMES, NUMPY
+from qir.types import NAMES, NUMPY, ScalarType
 
 
 @emits("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
@@ -102,8 +102,11 @@ def contiguous(node: Node) -> Emission:
 
 @emits("Cast")
 def cast(node: Node) -> Emission:
-    """Tensor.to."""
-    return call(torch.Tensor.to, node.operands[0], getattr(torch, NUMPY[NAMES[node.attr("to")]].name))
+    """Tensor.to; torch.scalar_tensor of a Python number."""
+    (x,), dtype = node.operands, getattr(torch, NUMPY[NAMES[node.attr("to")]].name)
+    if x is not None and isinstance(x.type, ScalarType):
+        return call(torch.scalar_tensor, x, dtype=dtype)
+    return call(torch.Tensor.to, x, dtype)
 
 
 @emits("Identity")
