@@ -136,7 +136,9 @@ class ProgramImporter:
 
     def _forget_flags(self) -> None:
         """What calls were given is known for others than were recorded in the end."""
-        if any(given.rate != 0 for given in self.given):
+        left = sum(node.target in FOLLOWS for node in all_calls(self.program))
+        lost = left < len(self.given) and any(given.rate != 0 for given in self.given)
+        if lost or any(given.flag for given in self.given):
             reason = "a call that follows train() and eval() is computed"
             self.graph.inference_only = self.graph.inference_only or reason
         self.given = []
