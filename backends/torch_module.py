@@ -190,7 +190,8 @@ class _Emitter:
         path, layer = self._path(node), emission.target
         unread = {name: self.named.get(f"{path}.{name}") for name in layer._buffers if name not in emission.owns}
         for name, value in {**unread, **emission.owns}.items():
-            if value is not None:
+            # An integer layer's own weight may stand where the model has a parameter that another layer reads, too.
+            if value is not None and not (name in unread and value.weight is not None and value.weight.trainable):
                 part, _, own = name.rpartition(".")
                 persistent = value.weight is None or value.weight.persistent
                 put(layer.get_submodule(part), own, self._tensor(value), persistent)

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
 
+import qir
 from qir.backends.onnx_qdq import executed_operators
 from qir.facts import computes
 from tests.comparing import tensors
@@ -129,3 +131,24 @@ def test_what_stays_in_float_says_why() -> None:
     assert {note.op for note in twice.float_operators()} == {"BatchNormalization", "Relu", "Add"}
     folded = [node for node in twice.graph.nodes() if computes(node) and node.op == "BatchNormalization"]
     assert len(folded) == 2
+
+
+class TiedHead(torch.nn.Module):
+    """An embedding whose weight is the output layer's, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = torch.nn.Embedding(20, 8), torch.nn.Linear(8, 20, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embed(x))
+
+
+def test_an_integer_layer_has_its_own_weight_where_the_model_ties_it() -> None:
+    torch.manual_seed(0)
+    x = torch.randint(0, 20, (4, 5))
+    quantized = qir.quantize(TiedHead().eval(), data=[x])
+    simulated = quantized.simulator("integer")(x).detach().numpy()
+    run = onnxruntime.InferenceSession(quantized.onnx().SerializeToString())
+    assert np.array_equal(run.run(None, {run.get_inputs()[0].name: x.numpy()})[0], simulated)
