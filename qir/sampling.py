@@ -44,11 +44,12 @@ class Tally:
 
     @property
     def kept(self) -> list[np.ndarray]:
-        """The samples as one batch; where they can not be put together, the first of them."""
-        samples = [sample for _, sample in self._kept]
-        if not samples_of(self.graph, samples[0]):
-            return list(samples[0])
-        return [np.concatenate(arrays) for arrays in zip(*samples, strict=True)]
+        """The samples that have the first one's sizes as one batch; where it is a batch of its own, that."""
+        first, *others = (sample for _, sample in self._kept)
+        if not samples_of(self.graph, first):
+            return list(first)
+        alike = [sample for sample in others if [a.shape for a in sample] == [a.shape for a in first]]
+        return [np.concatenate(arrays) for arrays in zip(first, *alike, strict=True)]
 
 
 class Noted:

@@ -144,8 +144,8 @@ def compare_with_torch(importer: Any, model: Any, inputs: list[Tensor]) -> None:
     assert same(outputs_and_gradients(module, inputs), outputs_and_gradients(model, inputs))
 
 
-NOT_EXPORTED = {"combinations-0", "correlation-0", "covariance-0"}
-"""Calls that torch.export can not follow: torch's own code asks for data."""
+NOT_EXPORTED = {"combinations-0", "correlation-0", "covariance-0", "grouped_mm-0"}
+"""Calls that torch.export can not follow: torch's own code asks for data, or for another dtype than when it runs."""
 
 FIRST = [case for case in cases() if str(case.id).endswith("-0") and case.id not in NOT_EXPORTED]
 
