@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,7 @@ def _rank(rank: int, kind: str, folder: str) -> None:
     torch.save({path: torch.from_numpy(np.array(e.scale)) for path, e in encodings.items()}, f"{folder}/{rank}.pt")
     dist.barrier()  # a process that leaves early breaks the connections of the other
     dist.destroy_process_group()
+    os._exit(0)  # threads of gloo that are still there abort an interpreter that winds down
 
 
 @pytest.mark.slow
