@@ -188,10 +188,11 @@ class _Emitter:
         if not isinstance(emission.target, nn.Module):
             return
         path, layer = self._path(node), emission.target
-        unread = {name: self.named.get(f"{path}.{name}") for name in layer._buffers if name not in emission.owns}
+        named = {name: self.named.get(f"{path}.{name}") for name in layer._buffers if name not in emission.owns}
+        # An integer layer's own weight may stand where the model has one that another layer reads, too.
+        unread = {name: value for name, value in named.items() if value is not None and not value.uses}
         for name, value in {**unread, **emission.owns}.items():
-            # An integer layer's own weight may stand where the model has a parameter that another layer reads, too.
-            if value is not None and not (name in unread and value.weight is not None and value.weight.trainable):
+            if value is not None:
                 part, _, own = name.rpartition(".")
                 persistent = value.weight is None or value.weight.persistent
                 put(layer.get_submodule(part), own, self._tensor(value), persistent)

@@ -145,10 +145,11 @@ class TiedHead(torch.nn.Module):
         return self.head(self.embed(x))
 
 
-def test_an_integer_layer_has_its_own_weight_where_the_model_ties_it() -> None:
+@pytest.mark.parametrize("trainable", [True, False])
+def test_an_integer_layer_has_its_own_weight_where_the_model_ties_it(trainable: bool) -> None:
     torch.manual_seed(0)
     x = torch.randint(0, 20, (4, 5))
-    quantized = qir.quantize(TiedHead().eval(), data=[x])
+    quantized = qir.quantize(TiedHead().eval().requires_grad_(trainable), data=[x])
     simulated = quantized.simulator("integer")(x).detach().numpy()
     run = onnxruntime.InferenceSession(quantized.onnx().SerializeToString())
     assert np.array_equal(run.run(None, {run.get_inputs()[0].name: x.numpy()})[0], simulated)
