@@ -102,7 +102,7 @@ def _check_emittable(nodes: Sequence[Node]) -> None:
 class _Emitter:
     """Walks the nodes in order and builds the fx graph and the tree of layers."""
 
-    def __init__(self, graph: Graph, nodes: Sequence[Node], share: bool) -> None:
+    def __init__(self, graph: Graph, nodes: list[Node], share: bool) -> None:
         self.graph = graph
         self.nodes = nodes
         self.share = share
@@ -116,7 +116,7 @@ class _Emitter:
         self.tensors: dict[Value, torch.Tensor] = {}
         self.unread: set[str] = set()
         self.opaque: dict[nn.Module, tuple[str, nn.Module]] = {}
-        self.names = value_names(graph)
+        self.names = value_names(graph, nodes=nodes)
         self.constants = 0
 
     def run(self) -> fx.GraphModule:

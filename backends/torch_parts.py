@@ -65,6 +65,8 @@ def put(owner: nn.Module, name: str, tensor: Any, persistent: bool) -> None:
 
 def identifier(name: str) -> str:
     """`name` as Python allows it."""
+    if name.isidentifier():
+        return name
     cleaned = "".join(letter if f"_{letter}".isidentifier() else "_" for letter in name)
     return cleaned if cleaned and not cleaned[0].isdigit() else f"_{cleaned}"
 

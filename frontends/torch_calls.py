@@ -19,7 +19,7 @@ from qir.frontends.torch_opaque import OPAQUE
 from qir.graph import Node, Value
 from qir.lowering import bound
 from qir.opaque_calls import number_of
-from qir.traits import IdentityInInference, MovesData, Stateful, Views
+from qir.traits import CopiesData, IdentityInInference, MovesData, Stateful, Views
 from qir.types import ScalarType
 
 
@@ -32,16 +32,10 @@ def same_kind(sequence: Sequence[Any], items: Iterable[Any]) -> Any:
     return list(items)
 
 
-_COPIES = frozenset({
-    "Gather", "GatherElements", "GatherND", "Tile", "DepthToSpace", "SpaceToDepth", "qir.Pick", "qir.Take",
-    "qir.TakeAlong", "qir.MaskedSelect", "qir.RepeatEach", "qir.Repeat", "qir.Flip", "qir.Roll", "qir.Embedding",
-})  # fmt: skip
-
-
 def _may_share_memory(node: Node) -> bool:
     """Whether a result may be a view of operand 0."""
-    moves = any(node.definition.trait(kind) for kind in (MovesData, Views, IdentityInInference))
-    return moves and node.op not in _COPIES and bool(node.operands)
+    shares = any(node.definition.trait(kind) for kind in (MovesData, Views, IdentityInInference))
+    return shares and not node.definition.trait(CopiesData) and bool(node.operands)
 
 
 def views(value: Value) -> set[Value]:
@@ -59,9 +53,14 @@ def views(value: Value) -> set[Value]:
     return found
 
 
+def function_of(layer: nn.Module) -> tuple[Callable[..., Any] | None, str | None]:
+    """The function that a layer of an emitted module calls, and its argument that is the training flag, if any."""
+    return layer.lowers_as if hasattr(type(layer), "lowers_as") else (None, None)  # type: ignore[return-value]
+
+
 def lowering_of_layer(layer: nn.Module) -> Lowering | None:
     """The lowering of a layer's call: that of its class or, if it is a function as a layer, that of the function."""
-    function, training = getattr(layer, "lowers_as", (None, None))
+    function, training = function_of(layer)
     if function is None:
         lowering = lowers.of_layer(layer)
         return None if lowering is None else bound(lowering, layer)
@@ -104,7 +103,7 @@ _IN_PLACE: set[Callable[..., Any]] = {
 
 def main_node(added: Sequence[Node], path: str) -> Node | None:
     """Which node is the layer itself: the one that computes with its weights, else the last."""
-    for node in filter(computes, added):
+    for node in filter(computes, added) if len(added) > 1 else ():
         paths = [p for v in node.operands if v is not None and v.weight for p in v.weight.paths]
         if any(p.startswith(f"{path}.") for p in paths):
             return node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from qir.frontends.torch_calls import (
     CHECKS,
     follows_training,
     full_name,
+    function_of,
     is_in_place,
     is_special,
     lowering_of_layer,
@@ -82,6 +84,7 @@ class _Importer:
     names: CallNames = field(init=False)
     graph: Graph = field(default_factory=Graph)
     known: dict[fx.Node, Any] = field(default_factory=dict)
+    held: defaultdict[Value, list[fx.Node]] = field(default_factory=lambda: defaultdict(list))
     in_order: list[Node] = field(default_factory=list)
     position: dict[fx.Node, int] = field(default_factory=dict)
     layers: set[str] = field(default_factory=set)
@@ -121,6 +124,8 @@ class _Importer:
         self.types.tell(node, self.known.get(node))
         if node.meta.get(WITHOUT_GRADIENT) and not all(user.meta.get(WITHOUT_GRADIENT) for user in node.users):
             self.known[node] = self._detached(node, self.known[node])
+        if isinstance(result := self.known.get(node), Value):
+            self.held[result].append(node)
 
     def _input(self, node: fx.Node) -> None:
         if node.args and not node.users:
@@ -238,7 +243,7 @@ class _Importer:
         if isinstance(result, Unlowered):
             if not path:
                 raise QirError(f"the model is a layer that is not lowered: {result}", stage="import")
-            function, _ = getattr(layer, "lowers_as", (None, None))
+            function, _ = function_of(layer)
             name = full_name(function) if function else f"torch.nn.{type(layer).__name__}"
             result = opaque(build, name, args, kwargs, layer, str(result))
         main = main_node(build.added, path)
@@ -248,7 +253,7 @@ class _Importer:
             self.names.add(main, node.name)
             main.module, main.host = path or None, layer
         self.known[node] = result
-        if getattr(layer, "inplace", False):
+        if vars(layer).get("inplace", False):
             self._overwrite(node, args[0] if args else kwargs.get("input"), result)
 
     def _kept_whole(self, layer: nn.Module) -> Unlowered | None:
@@ -283,14 +288,13 @@ class _Importer:
                 stage="import", help="compute a new tensor and return it",
             )  # fmt: skip
         later = self.position[node]
-        shared = {target} | {value for value in views(target) if value is not result}
-        for other, value in list(self.known.items()):
-            if isinstance(value, Value) and value in shared and other is not node:
-                used_later = any(self.position[user] > later for user in other.users)
-                if value is not target and used_later:
-                    raise QirError(
-                        "an in-place call changes a tensor of which a view is read later", result.node, stage="import",
-                        help="use the function that returns a new tensor instead",
-                    )  # fmt: skip
-                if value is target:
-                    self.known[other] = result
+        views_of_target = views(target) - {target, result}
+        if any(self.position[user] > later for view in views_of_target for other in self.held[view]
+               for user in other.users):  # fmt: skip
+            raise QirError(
+                "an in-place call changes a tensor of which a view is read later", result.node, stage="import",
+                help="use the function that returns a new tensor instead",
+            )  # fmt: skip
+        changed = self.held.pop(target, [])
+        self.known.update(dict.fromkeys(changed, result))
+        self.held[result] += changed

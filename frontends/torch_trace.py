@@ -96,6 +96,10 @@ class _Tracer(fx.Tracer):
         return self.create_proxy("call_module", path, args, kwargs)
 
     def create_arg(self, a: Any) -> Any:
+        if type(a) is _Proxy:
+            return a.node
+        if type(a) is tuple:
+            return tuple(map(self.create_arg, a))
         if isinstance(a, dict) and type(a) is not dict:  # fx makes a plain one of it
             return self.create_node("call_function", type(a), (super().create_arg(dict(a)),), {})
         return super().create_arg(a)

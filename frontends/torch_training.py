@@ -104,5 +104,6 @@ def set_flags(model: nn.Module, training: bool = False, without: Collection[nn.M
 def regularizes(module: nn.Module, asked: Sequence[Asked], args: Any, kwargs: Any, result: Any) -> bool:
     """Whether a call of a module without state returned its one argument after asking for its own flag alone."""
     returned = len(args) == 1 and not kwargs and result is args[0]
-    state = (*module.parameters(), *module.buffers(), *module.children())
-    return returned and bool(asked) and not state and all(other.owner is module for other in asked)
+    if not returned or not asked or any(other.owner is not module for other in asked):
+        return False
+    return not [*module.parameters(), *module.buffers(), *module.children()]

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable
 import torch
 from torch import nn
 
-from qir.frontends.torch_lowerings import known, make_weight, type_of_tensor
+from qir.frontends.torch_lowerings import Unlowered, make_weight, type_of_tensor
 from qir.graph import Graph, Value
 
 
@@ -28,21 +28,24 @@ class Weights:
     @classmethod
     def of_module(cls, graph: Graph, model: nn.Module) -> Weights:
         """The parameters and buffers of a module."""
-        parameters = model.named_parameters(remove_duplicate=False)
-        transient = {
-            f"{prefix}.{name}" if prefix else name
-            for prefix, module in model.named_modules(remove_duplicate=False)
-            for name in module._non_persistent_buffers_set
-        }
-        return cls(graph, [*parameters, *model.named_buffers(remove_duplicate=False)], transient)
+        parameters: dict[str, torch.Tensor | None] = {}
+        buffers: dict[str, torch.Tensor | None] = {}
+        transient: set[str] = set()
+        for path, module in model.named_modules(remove_duplicate=False):
+            prefix = f"{path}." if path else ""
+            parameters.update((prefix + name, tensor) for name, tensor in module._parameters.items())
+            buffers.update((prefix + name, tensor) for name, tensor in module._buffers.items())
+            transient.update(prefix + name for name in module._non_persistent_buffers_set)
+        return cls(graph, [(path, x) for path, x in (parameters | buffers).items() if x is not None], transient)
 
     def of(self, tensor: torch.Tensor) -> Value:
         """The one value of this tensor; a literal for a tensor that is no part of the model's state.
 
         Raises Unlowered for what is no tensor.
         """
-        known(isinstance(tensor, torch.Tensor), f"a {type(tensor).__name__} is no operand")
         if id(tensor) not in self.values:
+            if not isinstance(tensor, torch.Tensor):
+                raise Unlowered(f"a {type(tensor).__name__} is no operand")
             paths = self.paths.get(id(tensor), ())
             weight = make_weight(tensor, paths, not any(path in self.transient for path in paths))
             self.values[id(tensor)] = (

@@ -9,7 +9,7 @@ import onnx
 from onnx import checker, defs, helper, shape_inference
 
 from qir.errors import QirError
-from qir.ops import VOCABULARY_OPSET
+from qir.ops import VOCABULARY_OPSET, OpDef
 from qir.traits import Elementwise
 from qir.types import UNKNOWN, Dim, ScalarType, TensorType, Type, from_proto, is_known, refined, to_proto
 
@@ -31,13 +31,13 @@ def result_types(node: Node) -> list[Type]:
     definition, count = node.definition, len(node.results)
     if definition.opaque:
         return [UNKNOWN] * count
-    if scalar := _scalar_type(node):
+    operands = node.operands
+    if scalar := _scalar_type(definition, operands):
         return [scalar] * count
     if definition.infer is not None:
         return list(definition.infer(node))
     if definition.schema is None:
         return types_by_expansion(node)
-    operands = node.operands
     if node.bodies:
         return _by_model(node)
     if any(value is not None and not is_known(value.type) for value in operands):
@@ -45,16 +45,17 @@ def result_types(node: Node) -> list[Type]:
     return _by_schema(node, promoted_types(node))
 
 
-def _scalar_type(node: Node) -> ScalarType | None:
+def _scalar_type(definition: OpDef, operands: Sequence[Value | None]) -> ScalarType | None:
     """Arithmetic on Python numbers alone gives a Python number."""
-    operands = node.operands
-    if not operands or node.definition.trait(Elementwise) is None:
+    if not operands or definition.trait(Elementwise) is None:
         return None
-    if not all(value is not None and isinstance(value.type, ScalarType) for value in operands):
+    types = [None if value is None else value.type for value in operands]
+    kinds = [type.kind for type in types if isinstance(type, ScalarType)]
+    if len(kinds) < len(types):
         return None
-    if node.definition.schema is not None and set(node.definition.schema.outputs[0].types) == {"tensor(bool)"}:
+    if definition.schema is not None and set(definition.schema.outputs[0].types) == {"tensor(bool)"}:
         return ScalarType("bool")
-    return ScalarType(max((value.type.kind for value in operands), key=_RANK.__getitem__))
+    return ScalarType(max(kinds, key=_RANK.__getitem__))
 
 
 def promoted_types(node: Node) -> list[Type | None]:

@@ -159,6 +159,9 @@ def one_node(op: str, bind: Callable[..., tuple[Sequence[Any], dict[str, Any]]],
     return lowering
 
 
+_MISSING = object()
+
+
 @cache
 def _parameters(lowering: Lowering) -> list[str]:
     """The names of the arguments of the calls that it lowers."""
@@ -172,8 +175,8 @@ def bound(lowering: Lowering, layer: Any) -> Lowering:
     def call(build: Builder, *args: Any, **kwargs: Any) -> Any:
         given = dict(zip(parameters, args, strict=False)) | kwargs
         for name in parameters:
-            if name not in given and hasattr(layer, name):
-                given[name] = TRAINING if name == "training" else getattr(layer, name)
+            if name not in given and (value := getattr(layer, name, _MISSING)) is not _MISSING:
+                given[name] = TRAINING if name == "training" else value
         return lowering(build, **given)
 
     return call

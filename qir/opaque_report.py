@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qir.facts import computes
-from qir.graph import Graph
+from qir.graph import Graph, Node
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class OpaqueCall:
 
 def opaque_calls(graph: Graph) -> list[OpaqueCall]:
     """The calls of a graph that stay opaque and compute something, in order."""
+    if not any(isinstance(vertex, Node) and vertex.definition.opaque for vertex in graph.nx):
+        return []
     return [
         OpaqueCall(
             node.module or node.scope,

@@ -77,7 +77,10 @@ class OpDef:
 
     def trait(self, kind: type[T]) -> T | None:
         """The operator's trait of this kind, or None."""
-        return next((trait for trait in self.traits if isinstance(trait, kind)), None)
+        for trait in self.traits:
+            if isinstance(trait, kind):
+                return trait
+        return None
 
     def default(self, name: str) -> Any:
         """The default of attribute `name`, None when it has none. Raises QirError when there is no such attribute."""

@@ -71,12 +71,11 @@ class _Layout:
     names: Names
 
     @classmethod
-    def of(cls, graph: Graph, names: Names) -> _Layout:
-        """The layout of `graph`, whose values get names beside those that `names` has.
+    def of(cls, graph: Graph, names: Names, nodes: list[Node]) -> _Layout:
+        """The layout of `graph` with its nodes in canonical order, whose values get names beside those in `names`.
 
         Inline constants are named last: the text does not show their names, so no other name may depend on them.
         """
-        nodes = graph.nodes()
         weights = weights_in(graph, nodes)
         inline = {value: None for value in weights if _is_inline(value)}
         declared = [value for value in weights if value not in inline]
@@ -86,12 +85,12 @@ class _Layout:
         return cls(nodes, list(inline), declared, names)
 
 
-def value_names(graph: Graph, names: Names | None = None) -> dict[Value, str]:
+def value_names(graph: Graph, names: Names | None = None, nodes: list[Node] | None = None) -> dict[Value, str]:
     """The name of every value in the text of the graph, which is also its name in an ONNX file.
 
-    In a body these are beside the `names` of the graphs around it.
+    In a body these are beside the `names` of the graphs around it. `nodes` are those of the graph, if they are at hand.
     """
-    return _Layout.of(graph, names or Names()).names.of
+    return _Layout.of(graph, names or Names(), nodes or graph.nodes()).names.of
 
 
 def _is_inline(value: Value) -> bool:
@@ -114,7 +113,7 @@ _WRITABLE = frozenset(dtype for dtype in NUMPY.values() if dtype.kind != "O")
 
 def print_graph(graph: Graph) -> str:
     """The text of `graph`. Raises QirError when it has a cycle."""
-    layout = _Layout.of(graph, Names())
+    layout = _Layout.of(graph, Names(), graph.nodes())
     references = References(name_encodings(layout.nodes, layout.names), _name_bodies(layout.nodes))
     shown: dict[Value | None, str] = {value: f"%{quoted(name)}" for value, name in layout.names.of.items()}
     inputs = [f"{shown[value]}: {value.type}" for value in graph.inputs]
