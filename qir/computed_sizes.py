@@ -14,7 +14,7 @@ import numpy as np
 
 from qir.functions import Writer, function, types_if_known
 from qir.python_numbers import known_size
-from qir.traits import MovesData, Shapes
+from qir.traits import CopiesData, MovesData, Shapes
 from qir.types import DTYPES, NUMPY, UNKNOWN, Dim, TensorType, Type
 
 if TYPE_CHECKING:
@@ -211,8 +211,8 @@ MOVES, SHAPES = (MovesData(),), (Shapes(),)
 function("View", "x size*", _view, MOVES, _view_type, "x in another shape.", shape=None)
 function("BroadcastTo", "x sizes*", _broadcast, MOVES, _broadcast_type,
          "x repeated to this size, where -1 keeps the size of an axis.", size=())  # fmt: skip
-function("Repeat", "x counts*", _repeat, MOVES, types_if_known, "x repeated along each axis, new axes in front.",
-         repeats=())  # fmt: skip
+function("Repeat", "x counts*", _repeat, (CopiesData(),), types_if_known,
+         "x repeated along each axis, new axes in front.", repeats=())  # fmt: skip
 function("Part", "x start? stop?", _part, MOVES, _part_type, "x[start:stop:step] along one axis.", axis=0, step=1)
 function("PadBy", "x amounts*", _pad, (), types_if_known,
          "x with so many more elements before and behind, from the last axis on, as torch lists them.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qir.functions import Writer, floats, function, types_if_known
-from qir.traits import MovesData
+from qir.traits import CopiesData, MovesData
 from qir.types import NUMPY, TensorType, Type
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _vector(node: Node) -> Sequence[Type]:
 
 
 function("NonZeroPlaces", "x", _non_zero, (), None, "The places of elements that are not zero, in rows.")
-function("MaskedSelect", "x mask", _masked_select, (MovesData(),), _vector,
+function("MaskedSelect", "x mask", _masked_select, (CopiesData(),), _vector,
          "The elements where the mask is true, in order.")  # fmt: skip
 function("Unique", "x", _unique, (), None, "The different elements in order, the place of each among them, and counts.",
          3, dim=None)  # fmt: skip
@@ -101,7 +101,7 @@ function("UniqueInRow", "x", _unique_in_row, (), None, "Elements that differ fro
 function("Combinations", "x", _combinations, (MovesData(),), types_if_known, "The combinations of r elements, in rows.",
          r=2, with_replacement=False)  # fmt: skip
 function("CountNumbers", "x weights?", _count_numbers, (), None, "How often each whole number is there.", minlength=0)
-function("RepeatEach", "x", _repeat_each, (MovesData(),), None, "Every slice along an axis several times in turn.",
+function("RepeatEach", "x", _repeat_each, (CopiesData(),), None, "Every slice along an axis several times in turn.",
          repeats=1, dim=None)  # fmt: skip
 function("Histogram", "x", _histogram, (), None, "How many elements lie in each of equal ranges between two limits.",
          bins=100, min=0.0, max=1.0)  # fmt: skip

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from qir.errors import QirError
 from qir.functions import Writer, function, same_type, types_if_known
-from qir.traits import KeepsGrid, MovesData, Unary
+from qir.traits import CopiesData, KeepsGrid, MovesData, Unary
 
 if TYPE_CHECKING:
     from qir.graph import Value
 
 LAST = 2**63 - 1
-MOVES = (MovesData(),)
+MOVES, COPIES = (MovesData(),), (CopiesData(),)
 
 
 def _index(on: Writer, x: Value, index: tuple[Any, ...]) -> Value:
@@ -92,8 +92,8 @@ def _channel_shuffle(on: Writer, x: Value, groups: int) -> Value:
 
 function("Index", "x", _index, MOVES, None,
          "x[index], for whole numbers, slices, None and Ellipsis.", index=())  # fmt: skip
-function("Flip", "x", _flip, MOVES, same_type, "The elements along some axes in reverse.", dims=())
-function("Roll", "x", _roll, MOVES, same_type, "The elements along some axes shifted, the last ones coming first.",
+function("Flip", "x", _flip, COPIES, same_type, "The elements along some axes in reverse.", dims=())
+function("Roll", "x", _roll, COPIES, same_type, "The elements along some axes shifted, the last ones coming first.",
          shifts=(), dims=())  # fmt: skip
 function("Unflatten", "x", _unflatten, MOVES, None, "One axis split into several.", dim=0, sizes=())
 function("MoveAxes", "x", _move_axes, MOVES, None, "Axes moved to other places, the rest in order.",

@@ -10,7 +10,7 @@ import numpy as np
 
 from qir.function_sums import norm_of, variance_of
 from qir.functions import Writer, function, types_if_known
-from qir.traits import MovesData, Weighted
+from qir.traits import CopiesData, Weighted
 
 if TYPE_CHECKING:
     from qir.graph import Value
@@ -279,7 +279,7 @@ for _name, _spread, _doc in (("VarianceMean", _variance_mean, "The variance and 
     function(_name, "x", _spread, (), None, _doc, 2, dim=None, correction=1, keepdim=False)
 function("Covariance", "x", _covariance, (), types_if_known, "The covariances of the rows.", correction=1)
 function("Correlation", "x", _correlation, (), types_if_known, "The covariances of the rows over their deviations.")
-function("Embedding", "weight indices", lambda on, weight, indices, **_: on.Gather(weight, indices), (MovesData(),),
+function("Embedding", "weight indices", lambda on, weight, indices, **_: on.Gather(weight, indices), (CopiesData(),),
          types_if_known,
          "Rows of the weight; its attributes only change how it trains.", padding_idx=None, scale_grad_by_freq=False,
          sparse=False)  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qir.functions import Writer, function
-from qir.traits import MovesData, Shapes, Unary
+from qir.traits import CopiesData, MovesData, Shapes, Unary
 from qir.types import DTYPES, NUMPY, TensorType, Type
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _like_other(node: Node) -> Sequence[Type]:
     return [TensorType(node.operands[0].type.dtype, node.operands[1].type.shape)]
 
 
-MOVES, SHAPES = (MovesData(),), (Shapes(),)
+MOVES, COPIES, SHAPES = (MovesData(),), (CopiesData(),), (Shapes(),)
 
 function("FullLike", "x", _full_like, SHAPES, None, "A tensor of the shape of x that holds one number.",
          value=0.0, dtype=None)  # fmt: skip
@@ -189,11 +189,11 @@ function("DiagonalMatrix", "x", _diagonal_matrix, (), None, "Matrices with the l
          offset=0, dim1=-2, dim2=-1)  # fmt: skip
 function("Windows", "x", _windows, MOVES, None, "The windows along an axis, their elements in a new last axis.",
          dimension=0, size=1, step=1)  # fmt: skip
-function("TakeAlong", "x indices", _take_along, MOVES, None, "The elements at these places of an axis, or of all.",
+function("TakeAlong", "x indices", _take_along, COPIES, None, "The elements at these places of an axis, or of all.",
          dim=None)  # fmt: skip
-function("Take", "x index", lambda on, x, index: on.Gather(on.Reshape(x, [-1]), index), MOVES, None,
+function("Take", "x index", lambda on, x, index: on.Gather(on.Reshape(x, [-1]), index), COPIES, None,
          "The elements at these places of all in order.")  # fmt: skip
-function("Pick", "x indices*", _pick, MOVES, None, "The elements at these places of neighbouring axes.", axis=0)
+function("Pick", "x indices*", _pick, COPIES, None, "The elements at these places of neighbouring axes.", axis=0)
 function("OneHot", "x", _one_hot, (), None, "A 1 at the place that each number says, in a new last axis of zeros.",
          num_classes=1)  # fmt: skip
 function("SumToSize", "x", _sum_to_size, (), None, "x summed over the axes that broadcasting would repeat.", size=())

@@ -27,6 +27,11 @@ class MovesData(KeepsGrid):
 
 
 @dataclass(frozen=True)
+class CopiesData(MovesData):
+    """Its results never share memory with operand 0."""
+
+
+@dataclass(frozen=True)
 class Blanks(Trait):
     """Every element of the result is the element of operand 0 at its place, or zero."""
 
