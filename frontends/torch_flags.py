@@ -41,7 +41,8 @@ class FlagRecorder(TorchFunctionMode):
     """Notes what the calls of FLAGGED are given, and hands plain flags to all.
 
     The first argument of a call that is noted is recorded as an alias, which tells it from those that torch makes. Some
-    of them return the very tensor that they are given, too, and torch.export would take the two for one.
+    of them return the very tensor that they are given, too, and torch.export would take the two for one. `x.data` is
+    recorded as `x.detach()`: torch.export takes it for a constant.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,8 @@ class FlagRecorder(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if function == torch.Tensor.data.__get__:  # type: ignore[attr-defined]
+            return args[0].detach()
         flags = [value for value in (*args, *kwargs.values()) if isinstance(value, TrainingFlag)]
         if function in FLAGGED and args:
             rate = float(without_rate(function, args, kwargs)[0]) if function in RATES else None
@@ -66,8 +69,8 @@ class FlagRecorder(TorchFunctionMode):
 
 
 @contextmanager
-def recording_flags(model: nn.Module) -> Iterator[FlagRecorder]:
-    """Inside, no module is training, and the recorder notes what depends on that."""
+def recording_flags(model: nn.Module, without: Collection[nn.Module] = ()) -> Iterator[FlagRecorder]:
+    """Inside, no module is training, and the recorder notes what depends on that, but in the modules `without`."""
     started: list[int] = []
 
     def leave_a_trace(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
@@ -93,7 +96,7 @@ def recording_flags(model: nn.Module) -> Iterator[FlagRecorder]:
     ]
     try:
         with untouched(model), FlagRecorder() as recorder:
-            recorder.asked = set_flags(model)
+            recorder.asked = set_flags(model, without=without)
             yield recorder
     finally:
         for hook in hooks:

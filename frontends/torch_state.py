@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from qir.same_outputs import same
 
 
 @contextmanager
@@ -18,7 +21,7 @@ def untouched(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
     modules = {path: part for path, part in model.named_modules() if not isinstance(part, torch.jit.ScriptModule)}
     attributes = {path: vars(module).copy() for path, module in modules.items()}
     held = {path: module._buffers.copy() for path, module in modules.items()}
-    buffers = {path: (buffer, buffer.detach().clone(), buffer._version) for path, buffer in model.named_buffers()}
+    buffers = {path: _Kept(buffer, buffer.detach().clone(), buffer._version) for path, buffer in model.named_buffers()}
     caches = [
         (value, value.copy())
         for kept in attributes.values()
@@ -27,7 +30,7 @@ def untouched(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
     ]
 
     def changed() -> list[str]:
-        found = [path for path, (buffer, _, version) in buffers.items() if buffer._version != version]
+        found = [path for path, buffer in buffers.items() if buffer.written]
         for path, module in modules.items():
             for before, now in ((attributes[path], vars(module)), (held[path], module._buffers)):
                 names = [name for name, value in now.items() if name != "training" and before.get(name) is not value]
@@ -46,7 +49,8 @@ def untouched(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
         for cache, kept in caches:
             cache.clear()
             cache.update(kept)
-        _write_back(buffers.values())
+        for buffer in buffers.values():
+            buffer.write_back()
 
 
 @contextmanager
@@ -57,21 +61,46 @@ def with_parameters_kept(model: nn.Module) -> Iterator[None]:
     numpy's or a file's, are not looked after.
     """
     kept = [
-        (parameter, copy, parameter._version)
+        _Kept(parameter, copy, parameter._version)
         for parameter in model.parameters()
         if (copy := _lazily(parameter)) is not None
     ]
     try:
         yield
     finally:
-        _write_back(kept)
+        for parameter in kept:
+            parameter.write_back()
 
 
-def _write_back(kept: Iterable[tuple[torch.Tensor, torch.Tensor, int]]) -> None:
-    for tensor, before, version in kept:
-        if tensor._version != version:
+@dataclass(frozen=True)
+class _Kept:
+    """A tensor, and what was in it."""
+
+    tensor: torch.Tensor
+    before: torch.Tensor
+    version: int
+
+    @property
+    def written(self) -> bool:
+        """Whether it was written to; torch counts no writes through `.data`."""
+        if self.tensor._version != self.version:
+            return True
+        if torch._C._is_cow_tensor(self.before):  # type: ignore[attr-defined]
+            return not torch._C._is_cow_tensor(self.tensor)  # type: ignore[attr-defined]
+        return not _equal(self.tensor, self.before)
+
+    def write_back(self) -> None:
+        """Put back what was in it."""
+        if self.written:
             with torch.no_grad():
-                tensor.copy_(before)
+                self.tensor.copy_(self.before)
+
+
+def _equal(tensor: torch.Tensor, before: torch.Tensor) -> bool:
+    try:
+        return same(tensor, before)
+    except (RuntimeError, NotImplementedError):  # tensors without memory have no values
+        return True
 
 
 def _lazily(tensor: torch.Tensor) -> torch.Tensor | None:

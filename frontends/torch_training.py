@@ -16,7 +16,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-from qir.frontends.torch_calls import follows_training
+from qir.frontends.torch_calls import follows_training, is_special
 from qir.frontends.torch_lines import is_users
 from qir.lines import shortened
 
@@ -92,11 +92,13 @@ def set_flags(model: nn.Module, training: bool = False, without: Collection[nn.M
     """Give the modules flags that can be recognized; returns the list of what will be asked of them.
 
     Torch's layers hand theirs to compiled functions, which take nothing but a plain one: theirs, those of batch norms
-    and those of modules in `without` are plain and not up. `untouched` takes it back.
+    and those of modules in `without` are plain and not up; but hooks of such a layer may ask for its flag, and no layer
+    with hooks is called in a compiled function. `untouched` takes it back.
     """
     asked: list[Asked] = []
     for module in model.modules():
-        own = type(module).__module__.startswith("torch.nn.modules.") or follows_training(module) or module in without
+        of_torch = type(module).__module__.startswith("torch.nn.modules.") and not is_special(module)
+        own = of_torch or follows_training(module) or module in without
         vars(module)["training"] = False if own else TrainingFlag.of(module, asked, training)
     return asked
 

@@ -115,6 +115,7 @@ EXACT: dict[str, Callable[[Any, Tensor], Any]] = {
     "ordered": lambda model, x: OrderedDict(a=x + 1, b=[x, {"c": (x * 2, None)}]),
     "and is not in place": lambda model, x: ((x > 0) & (x < 1), ~(x > 0), x),
     "integer and": lambda model, x: [y := (x * 9).long(), y & 3, ~y, y | 4],
+    "data": lambda model, x: model.linear(x).data + x.data,
     "dropout": lambda model, x: F.dropout(x, 0.5, training=True) + x,
     "keywords": lambda model, x: F.layer_norm(input=model.linear(input=x), normalized_shape=(4,)),
 }

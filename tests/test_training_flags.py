@@ -110,6 +110,13 @@ def updates(net: Any, x: Tensor) -> Tensor:
     return x - net.mean
 
 
+def updates_data(net: Any, x: Tensor) -> Tensor:
+    """Keeps statistics of its own, which torch does not see."""
+    if net.training:
+        net.mean.data.mul_(0.9).add_(x.data.mean((0, 1)), alpha=0.1)
+    return x - net.mean
+
+
 REFUSED: dict[str, Callable[[Any, Tensor], Any]] = {
     "a branch": lambda net, x: F.dropout(x) if net.training else x,
     "a number": lambda net, x: x * (1.0 if net.training else 0.5),
@@ -118,6 +125,7 @@ REFUSED: dict[str, Callable[[Any, Tensor], Any]] = {
     "another result": lambda net, x: (x, x + 1) if net.training else x,
     "an error": lambda net, x: x if not net.training else x.foo(),
     "statistics": updates,
+    "statistics by data": updates_data,
 }
 
 
@@ -139,10 +147,26 @@ def test_what_can_not_follow_it_is_refused_in_training(function: Any, importer: 
 
 
 def test_the_shares_that_a_taken_apart_attention_drops_are_refused() -> None:
-    attend = nn.MultiheadAttention(4, 2, dropout=0.4, batch_first=True)
+    class Attend(nn.MultiheadAttention):
+        """A class of the user's, which comes apart."""
+
+    attend = Attend(4, 2, dropout=0.4, batch_first=True)
     model, x = Net(lambda net, x: net.attend(x, x, x), attend=attend).eval(), torch.rand(2, 3, 4)
     with pytest.raises(QirError, match="the attention attend drops shares in training"):
         returned(qir.prepare_model(model, example_inputs=(x,), importer="export"), x, True)
+
+
+@pytest.mark.parametrize("importer", ["fx", "export"])
+def test_a_hook_of_a_layer_that_asks_for_its_flag_is_followed_or_refused(importer: Any) -> None:
+    model, x = nn.Sequential(nn.utils.spectral_norm(nn.Linear(4, 4)), nn.BatchNorm1d(4)).eval(), torch.rand(2, 4)
+    prepared = qir.prepare_model(model, example_inputs=(x,), importer=importer)
+    assert same(prepared(x), model(x))
+    try:
+        actual = returned(prepared, x, True)
+    except QirError as error:
+        assert "asks for self.training" in str(error)
+    else:
+        assert same(actual, returned(model, x, True))
 
 
 def test_the_text_of_a_graph_says_that_it_is_one_of_inference() -> None:
