@@ -130,7 +130,7 @@ def agreed(build: Builder, *operands: Any) -> list[Any]:
     kinds = {type.kind for type in types if isinstance(type, ScalarType)}
     whole = all(dtype == "bool" or (dtype or "f")[0] in "iu" for dtype in dtypes)
     promotes = len(dtypes) > 1 or (whole and "float" in kinds) or "bool" in dtypes
-    if None in dtypes or not promotes:
+    if not tensors or None in dtypes or not promotes:
         return list(operands)
     known(len(tensors) == 1 or all(type.rank for type in tensors), "tensors of different dtypes without axes")
     found = reduce(torch.promote_types, (TORCH_DTYPES[dtype] for dtype in dtypes if dtype is not None))

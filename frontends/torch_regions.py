@@ -7,6 +7,7 @@ of ONNX's If and Loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from torch import fx
@@ -15,7 +16,9 @@ from qir.errors import QirError
 from qir.facts import computes
 from qir.frontends.torch_aten import FOLLOWS, aten
 from qir.frontends.torch_lowerings import Builder
+from qir.frontends.torch_names import CallNames
 from qir.frontends.torch_program import type_of_example
+from qir.frontends.torch_weights import Weights
 from qir.graph import Graph, Value
 from qir.names import Paths
 
@@ -31,8 +34,8 @@ def inlined(
     """The results of a block, its calls added to the importer's graph; `at` is the block's place among the calls."""
     returned: Any = ()
     arguments = iter(operands)
-    for number, inner in enumerate(body.graph.nodes):
-        importer.position[inner] = (*at, number)
+    importer.position.update((inner, (*at, number)) for number, inner in enumerate(body.graph.nodes))
+    for inner in body.graph.nodes:
         if inner.op == "placeholder":
             importer.known[inner] = next(arguments)
         elif inner.op == "get_attr":
@@ -108,7 +111,10 @@ def _body(
     """An importer of the block into a graph of its own, and that graph's inputs, like the values `given`."""
     if any(call.target in FOLLOWS and not importer.callers.follows_training(call) for call in block.graph.nodes):
         importer.graph.inference_only = "a block may compute something else in training"
-    inner = importer.inner(name)
+    inner = copy(importer)
+    inner.graph = Graph(name)
+    inner.weights, inner.names = Weights(inner.graph, ()), CallNames()
+    inner.known, inner.in_order, inner.devices = {}, [], {}
     return inner, [[inner.graph.input(value.hint, value.type) for value in values] for values in given]
 
 

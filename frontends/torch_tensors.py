@@ -181,6 +181,9 @@ def compare_in_place(build: Builder, input: Any, other: Any) -> Value:
 def where(build: Builder, condition: Value, input: Any = None, other: Any = None) -> Value:
     """Where."""
     known(input is not None and other is not None, "where with a condition alone")
+    known(not isinstance(input, bool) or not isinstance(other, bool), "one of two truth values")
+    if {type(input), type(other)} == {int, float}:
+        input, other = float(input), float(other)
     return build("Where", condition, *agreed(build, input, other))
 
 

@@ -107,9 +107,19 @@ def without_gradient(model: Any, x: Tensor) -> Any:
     return y * 2 + model.linear(x)
 
 
+def fills_without_gradient(model: Any, x: Tensor) -> Any:
+    """Changes a tensor in place, in a block of its own, and takes a view of it afterwards."""
+    with torch.no_grad():
+        y = torch.zeros_like(x)
+        y.add_(x.sin())
+        part = y[:, ::2]
+    return part * model.linear(x)[:, :2]
+
+
 EXACT: dict[str, Callable[[Any, Tensor], Any]] = {
     "remembers": remembers,
     "no_grad": without_gradient,
+    "in place under no_grad": fills_without_gradient,
     "draws": lambda model, x: x + torch.rand(3, 4) + torch.randn(4) + torch.rand_like(x),
     "checkpoint": lambda model, x: checkpoint(lambda x: torch.relu(model.linear(x)), x, use_reentrant=False),
     "ordered": lambda model, x: OrderedDict(a=x + 1, b=[x, {"c": (x * 2, None)}]),
