@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from qir.attributes import Port
 from qir.backends.torch_grids import Grid
 from qir.backends.torch_module import emit_torch
 from qir.backends.torch_named import framework_object
@@ -21,6 +22,7 @@ from qir.encodings import ProductEncoding
 from qir.errors import QirError
 from qir.graph import Graph, Node
 from qir.quantizers import quantizers, replace_encodings
+from qir.torch_signature import Fixed, TorchSignature
 from qir.types import NUMPY, type_of
 from qir.verify import verify
 
@@ -71,7 +73,7 @@ def load_checkpoint(path: str | Path, graph: Graph | None = None) -> tuple[Graph
                        snippet="\n".join(settings["layers"][:20]),
                        help="load it into a simulator that was made like the one that was saved")  # fmt: skip
     if graph is None:
-        found.graph.signature = _read_signature(settings["signature"], path)
+        found.graph.signature = _read_signature(settings["signature"], found.graph, path)
     verify(found.graph)
     module = emit_torch(found.graph)
     inner = dict(module.named_modules())
@@ -162,24 +164,30 @@ def _widened(key: str, array: np.ndarray, dtype: str) -> np.ndarray:
     return wide
 
 
-def _signature(graph: Graph) -> list[Any] | None:
+def _signature(graph: Graph) -> dict[str, Any] | None:
     """How the model takes its inputs, as JSON can hold it."""
     if graph.signature is None:
         return None
-    names, spec = graph.signature
+    signature: TorchSignature = graph.signature
     try:
-        return [list(names), pytree.treespec_dumps(spec)]
+        spec = None if signature.spec is None else pytree.treespec_dumps(signature.spec)
     except NotImplementedError as error:
         raise QirError(f"a checkpoint can not hold how the model takes its inputs: {error}") from None
+    leaves = [leaf.index if isinstance(leaf, Port) else [leaf.name, leaf.value] for leaf in signature.leaves]
+    return {"leaves": leaves, "names": list(signature.names), "spec": spec, "recorded": signature.recorded}
 
 
-def _read_signature(given: Any, path: str | Path) -> tuple[list[str], Any] | None:
+def _read_signature(given: Any, graph: Graph, path: str | Path) -> TorchSignature | None:
     if given is None:
         return None
+    leaves = tuple(Port(leaf) if isinstance(leaf, int) else Fixed(*leaf) for leaf in given["leaves"])
+    if sorted(leaf.index for leaf in leaves if isinstance(leaf, Port)) != list(range(len(graph.inputs))):
+        _damaged(path, "its signature is of other inputs")
     try:
-        return given[0], pytree.treespec_loads(given[1])
+        spec = None if given["spec"] is None else pytree.treespec_loads(given["spec"])
     except Exception as error:  # torch raises what it meets
         _damaged(path, f"its signature can not be read: {error}")
+    return TorchSignature(leaves, tuple(given["names"]), spec, given["recorded"])
 
 
 def _damaged(path: str | Path, why: str) -> NoReturn:

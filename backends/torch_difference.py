@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.graph import _PyTreeCodeGen
 from torch.utils import _pytree as pytree
 
 Same = Callable[[Any, Any], bool]
@@ -66,11 +67,10 @@ class _Called(nn.Module):
 
 def placed(graph: fx.Graph, positional: Sequence[Any], keywords: Mapping[str, Any]) -> Sequence[Any]:
     """The arguments of a call in the order of the graph's placeholders."""
-    # Graph.process_inputs takes no keywords; for a graph that has any, it is this.
-    inputs: Sequence[Any] = (
-        pytree.arg_tree_leaves(*positional, **keywords) if keywords else graph.process_inputs(*positional)
-    )
-    return inputs
+    if isinstance(graph._codegen, _PyTreeCodeGen):
+        return pytree.arg_tree_leaves(*positional, **keywords)
+    rest = [node for node in graph.nodes if node.op == "placeholder"][len(positional) :]
+    return [*positional, *(keywords.get(str(node.target), *node.args) for node in rest)]
 
 
 class _Comparison(fx.Interpreter):

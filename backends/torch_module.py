@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import builtins
 import operator
 from collections.abc import Sequence
 from copy import deepcopy
-from keyword import iskeyword
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx, nn
-from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from qir.attributes import Port, Symbol, TrainingMode
 from qir.backends import (  # noqa: F401  (they fill the table)
@@ -31,13 +28,13 @@ from qir.backends import (  # noqa: F401  (they fill the table)
 )
 from qir.backends.torch_calls import opaque_call
 from qir.backends.torch_emissions import Emission
+from qir.backends.torch_inputs import emit_inputs
 from qir.backends.torch_modules import Call, Constant, InferenceOnly
 from qir.backends.torch_named import framework_object
 from qir.backends.torch_onnx import emission_of, has_emission
 from qir.backends.torch_onnx_arrays import to_numpy, to_torch
 from qir.backends.torch_parts import (
     as_tensor,
-    check_sizes,
     identifier,
     method_name,
     put,
@@ -52,7 +49,7 @@ from qir.graph import Graph, Node, Value
 from qir.names import Paths
 from qir.nests import map_nested
 from qir.order import weights_in
-from qir.text import Names, value_names
+from qir.text import value_names
 from qir.types import ScalarType
 
 
@@ -121,14 +118,7 @@ class _Emitter:
 
     def run(self) -> fx.GraphModule:
         """The module."""
-        # Inside of forward, fx calls input_1 what is called `input` outside.
-        hints = [identifier(value.hint) for value in self.graph.inputs]
-        parameters = Names(taken=("self", *(f"{hint}_1" for hint in hints if hasattr(builtins, hint))))
-        for value in self.graph.inputs:
-            name = identifier(value.hint)
-            self.known[value] = self.fx.placeholder(parameters.name(value, f"{name}_" if iskeyword(name) else name))
-        if self.graph.signature is not None:
-            self._check_inputs()
+        self.known.update(emit_inputs(self.graph, self.fx))
         if self.graph.inference_only:
             path = Paths(self.graph).new("", "inference_only")
             self._set_module(path, InferenceOnly())
@@ -143,18 +133,8 @@ class _Emitter:
         for path in sorted(self.unread):  # an fx module keeps only what its code reads
             self.fx.get_attr(path)
         self.fx.output(self._arranged(self.graph.structure))
-        if self.graph.signature is not None:
-            names, spec = self.graph.signature
-            self.fx.set_codegen(_PyTreeCodeGen(_PyTreeInfo(names, spec, None)))
         module = fx.GraphModule(self.root, self.fx, identifier(self.graph.name))
         return module.eval()
-
-    def _check_inputs(self) -> None:
-        """What was recorded for some sizes may compute something else for others."""
-        for value in self.graph.inputs:
-            sizes = tuple(size if isinstance(size, int) else None for size in value.type.shape or ())
-            if any(size is not None for size in sizes):
-                self.fx.call_function(check_sizes, (self.known[value], value.hint, sizes))
 
     # -- layers ------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from qir.backends.torch_onnx_arrays import to_torch
-from qir.errors import QirError
 from qir.graph import Value
 
 
@@ -69,16 +68,3 @@ def identifier(name: str) -> str:
         return name
     cleaned = "".join(letter if f"_{letter}".isidentifier() else "_" for letter in name)
     return cleaned if cleaned and not cleaned[0].isdigit() else f"_{cleaned}"
-
-
-def _check_sizes(x: Any, name: str, sizes: tuple[int | None, ...]) -> None:
-    """Raise QirError unless a tensor has these sizes; None stands for any."""
-    if isinstance(x, torch.Tensor):
-        fits = len(x.shape) == len(sizes) and all(b in (None, a) for a, b in zip(x.shape, sizes, strict=True))
-        if not fits:
-            wanted = ", ".join("any" if size is None else str(size) for size in sizes)
-            raise QirError(f"{name} has the shape {tuple(x.shape)}; torch.export recorded the model for ({wanted})",
-                           help="prepare the model with example inputs of this shape")  # fmt: skip
-
-
-check_sizes = _check_sizes  # importers know calls that only check by the underscore

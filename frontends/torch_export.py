@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.export.graph_signature import ConstantArgument
 from torch.utils import _pytree as pytree
 
 from qir.attributes import TRAINING, Port
@@ -43,11 +44,13 @@ from qir.frontends.torch_lowerings import Builder, Unlowered
 from qir.frontends.torch_names import CallNames, RecordedNames
 from qir.frontends.torch_program import Recording, export, state_at, type_of_example
 from qir.frontends.torch_regions import REGIONS
+from qir.frontends.torch_signature import exported_signature
 from qir.frontends.torch_table import tried
 from qir.frontends.torch_trace import nothing_whole, users_line
 from qir.frontends.torch_weights import Weights
 from qir.frontends.torch_whole import WHOLE
 from qir.graph import Graph, Node, Value
+from qir.torch_signature import Fixed
 from qir.types import UNKNOWN
 
 
@@ -96,6 +99,7 @@ class ProgramImporter:
     weights: Weights = field(init=False)
     names: CallNames = field(init=False)
     recorded: RecordedNames = field(init=False)
+    leaves: list[Port | Fixed] = field(default_factory=list)
     callers: Callers = field(init=False)
     in_order: list[Node] = field(default_factory=list)
     position: dict[fx.Node, tuple[int, ...]] = field(default_factory=dict)
@@ -130,8 +134,7 @@ class ProgramImporter:
         if isinstance(self.model, nn.Module):
             self.weights.add_unread()
         self.finish()
-        names = self.program.module_call_graph[0].signature.forward_arg_names
-        self.graph.signature = (list(names), self.program.call_spec.in_spec)
+        self.graph.signature = exported_signature(self.program, self.leaves)
         return self.graph
 
     def _forget_flags(self) -> None:
@@ -158,7 +161,12 @@ class ProgramImporter:
 
     def _input(self, node: fx.Node, spec: Any) -> None:
         kind = spec.kind.name
+        if kind == "USER_INPUT" and isinstance(spec.arg, ConstantArgument):
+            self.known[node] = spec.arg.value
+            self.leaves.append(Fixed(spec.arg.name, spec.arg.value))
+            return
         if kind == "USER_INPUT":
+            self.leaves.append(Port(len(self.graph.inputs)))
             self.known[node] = self.graph.input(node.name, type_of_example(node.meta.get("val")))
             if isinstance(example := node.meta.get("val"), torch.Tensor):
                 self.devices.setdefault(example.device, self.known[node])

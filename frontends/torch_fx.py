@@ -35,6 +35,7 @@ from qir.frontends.torch_calls import (
 from qir.frontends.torch_examples import ExampleTypes
 from qir.frontends.torch_lowerings import Builder, Unlowered
 from qir.frontends.torch_names import CallNames
+from qir.frontends.torch_signature import checked_constant, traced_signature, without_fixed
 from qir.frontends.torch_sizes import shape_access
 from qir.frontends.torch_table import lowers, tried
 from qir.frontends.torch_trace import (
@@ -48,6 +49,7 @@ from qir.frontends.torch_trace import (
 from qir.frontends.torch_training import TrainingFlag
 from qir.frontends.torch_weights import Weights
 from qir.graph import Graph, Node, Value
+from qir.torch_signature import Fixed, TorchSignature
 from qir.types import ScalarType
 
 
@@ -69,7 +71,8 @@ def import_torch(
     """
     given = None if example_inputs is None else len(example_inputs)
     traced = trace(model, given, whole, concrete)
-    return _Importer(model, traced, ExampleTypes(traced, example_inputs, batch), whole).run()
+    examples = None if example_inputs is None else without_fixed(model.forward, example_inputs, concrete or {})
+    return _Importer(model, traced, ExampleTypes(traced, examples, batch), whole).run()
 
 
 @dataclass
@@ -88,6 +91,7 @@ class _Importer:
     in_order: list[Node] = field(default_factory=list)
     position: dict[fx.Node, int] = field(default_factory=dict)
     layers: set[str] = field(default_factory=set)
+    constants: dict[fx.Node, Fixed] = field(default_factory=dict)
 
     def run(self) -> Graph:
         """The graph."""
@@ -99,6 +103,7 @@ class _Importer:
         self.layers = {str(node.target) for node in self.traced.graph.nodes if node.op == "call_module"}
         for node in self.traced.graph.nodes:
             self._step(node)
+        self.graph.signature = self._signature()
         self.weights.add_unread()
         for node in reversed(self.in_order):
             if not node.erased and all(isinstance(result.type, ScalarType) for result in node.results):
@@ -127,8 +132,19 @@ class _Importer:
         if isinstance(result := self.known.get(node), Value):
             self.held[result].append(node)
 
+    def _signature(self) -> TorchSignature | None:
+        if not isinstance(self.model, fx.GraphModule):
+            return traced_signature(self.model.forward, self.traced.fixed, len(self.graph.inputs))
+        ports = map(Port, range(len(self.graph.inputs)))
+        arguments = [node for node in self.traced.graph.nodes if node.op == "placeholder"]
+        leaves = (self.constants.get(node) or next(ports) for node in arguments if not node.args or node.users)
+        return TorchSignature(tuple(leaves)) if self.constants else None
+
     def _input(self, node: fx.Node) -> None:
         if node.args and not node.users:
+            return
+        if (constant := checked_constant(node)) is not None:
+            self.constants[node] = constant
             return
         name = str(node.target).lstrip("*")
         if name == node.target:

@@ -131,6 +131,7 @@ def nothing_whole(module: nn.Module) -> bool:
 class Trace:
     """The calls that a model makes, and the tensors and other objects that they read from outside of it.
 
+    `fixed` are the arguments of forward that were constants.
     `regularizers` are the paths of modules that return their argument, unless they are training; `inference_only` says
     why the calls are others in training.
     """
@@ -138,6 +139,7 @@ class Trace:
     graph: fx.Graph
     root: nn.Module
     constants: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     regularizers: Collection[str] = ()
     inference_only: str = ""
 
@@ -175,7 +177,7 @@ def trace(
                 raise QirError(message, stage="import", help="keep that module whole: modules_to_exclude=[…]")
         if tracer.asked and not _follows(model, traced, tracer):
             traced = replace(traced, inference_only=str(tracer.asked[0]))
-        return replace(traced, regularizers=tracer.regularizers.keys())
+        return replace(traced, regularizers=tracer.regularizers.keys(), fixed=fixed)
 
 
 def _follows(model: nn.Module, traced: Trace, tracer: _Tracer) -> bool:

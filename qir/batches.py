@@ -12,6 +12,7 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.graph import Graph, Value
+from qir.torch_signature import TorchSignature
 from qir.types import NUMPY, TensorType
 
 Batch = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
@@ -31,6 +32,8 @@ def arrays_of(graph: Graph, batch: Batch, number: int) -> list[np.ndarray]:
     """The arrays of a batch in the order of the graph's inputs. Raises QirError when they do not fit."""
     names = [value.hint for value in graph.inputs]
     where = f"calibration batch {number}"
+    if isinstance(graph.signature, TorchSignature):
+        batch = _inputs(graph.signature, batch)
     if isinstance(batch, Mapping):
         if set(batch) != set(names):
             raise QirError(f"{where} holds {', '.join(sorted(batch))}", help=f"the inputs are {', '.join(names)}")
@@ -42,6 +45,12 @@ def arrays_of(graph: Graph, batch: Batch, number: int) -> list[np.ndarray]:
     for value, array in zip(graph.inputs, arrays, strict=True):
         _check(value, array, where)
     return arrays
+
+
+def _inputs(signature: TorchSignature, batch: Batch) -> Batch:
+    if isinstance(batch, Mapping):
+        return signature.named_inputs(batch)
+    return batch if hasattr(batch, "shape") else signature.inputs(batch)
 
 
 def _array(data: Any) -> np.ndarray:

@@ -219,8 +219,7 @@ def importers(
     def whole(module: nn.Module) -> bool:
         return any(module is other or type(module) is other for other in excluded)
 
-    keywords = {**examples.keywords, **examples.concrete}
-    export = partial(import_exported, model, list(examples.inputs or ()), keywords, whole=whole)
+    export = partial(import_exported, model, list(examples.inputs or ()), examples.named(model), whole=whole)
 
     if importer not in ("auto", "fx", "export"):
         raise QirError(f"there is no importer {importer!r}", help="importers are 'auto', 'fx' and 'export'")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from qir.errors import QirError
@@ -27,6 +28,11 @@ class Examples:
         """Whether there are any."""
         return self.inputs is not None or bool(self.keywords)
 
+    def named(self, model: Any) -> dict[str, Any]:
+        """The keywords of the call, those in `concrete` included that are no positional arguments."""
+        names = list(signature(model.forward).parameters)[: len(self.inputs or ())] if self.concrete else []
+        return {**self.keywords, **{name: value for name, value in self.concrete.items() if name not in names}}
+
 
 def check_equal(
     model: Any, prepared: fx.GraphModule, importer: str, examples: Examples, same: Callable[[Any, Any], bool]
@@ -36,9 +42,9 @@ def check_equal(
 
     from qir.backends.torch_difference import first_difference
 
-    keywords = {**examples.keywords, **examples.concrete}
-    given = keywords if importer == "torch.export" else examples.keywords
     original = model if isinstance(model, nn.Module) else model.module()
+    keywords = examples.named(original)
+    given = keywords if importer == "torch.export" else examples.keywords
     run = partial(_run, "the model", original, examples.inputs or (), keywords)
     run_prepared = partial(_run, "the prepared model", inputs=examples.inputs or (), keywords=given)
     (expected, shape), (actual, prepared_shape) = run(), run_prepared(prepared)
