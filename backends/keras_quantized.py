@@ -10,7 +10,7 @@ import numpy as np
 from qir.attributes import Port
 from qir.backends.keras_model import Emitter, spec_of
 from qir.backends.keras_operators import COMPUTED
-from qir.encodings import FloatEncoding
+from qir.encodings.encoding import FloatEncoding
 from qir.errors import QirError
 from qir.graph import Graph, Node
 from qir.keras_signature import KerasSignature

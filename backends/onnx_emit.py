@@ -15,7 +15,7 @@ from qir.backends.onnx_opsets import fitting_opsets, lowest_ir_version
 from qir.errors import QirError
 from qir.files import write_bytes, write_with
 from qir.graph import Graph, Value
-from qir.integer import DOMAIN
+from qir.operators.integer import DOMAIN
 from qir.proto import model_proto, tensor_of, within
 from qir.types import DTYPES, ScalarType, TensorType, is_known
 

@@ -16,12 +16,12 @@ from qir.backends.torch_grids import ProductGrid
 from qir.backends.torch_module import emit_flat
 from qir.backends.torch_observers import TorchHistogram, TorchMinMax
 from qir.backends.torch_quantizers import Quantizer, quantizers_of
-from qir.calibration import Calibration, Seen, no_data
-from qir.encodings import Encoding
+from qir.calibration.calibration import Calibration, Seen, no_data
+from qir.calibration.observers import MinMax, NonFiniteError
+from qir.calibration.observing import Observed, Views
+from qir.encodings.encoding import Encoding
 from qir.errors import QirError
 from qir.graph import Graph
-from qir.observers import MinMax, NonFiniteError
-from qir.observing import Observed, Views
 from qir.quantizers import quantizers
 
 

@@ -17,11 +17,11 @@ from qir.backends.torch_grids import Grid
 from qir.backends.torch_module import emit_torch
 from qir.backends.torch_named import framework_object
 from qir.backends.torch_quantizers import Quantizer, quantizers_of
-from qir.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from qir.encodings import ProductEncoding
+from qir.encodings.encoding import ProductEncoding
 from qir.errors import QirError
 from qir.graph import Graph, Node
 from qir.quantizers import quantizers, replace_encodings
+from qir.simulation.checkpoint_file import Checkpoint, read_checkpoint, write_checkpoint
 from qir.torch_signature import Fixed, TorchSignature
 from qir.types import NUMPY, type_of
 from qir.verify import verify

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from qir.attributes import TRAINING
 from qir.backends.torch_emissions import Emission, call, emits, optional, owned
 from qir.graph import Node
-from qir.recurrent_steps import directions, kind_of, states_of
+from qir.operators.recurrent_steps import directions, kind_of, states_of
 
 
 class Borrowing(nn.Module):

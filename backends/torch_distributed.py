@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from qir.observers import BINS, Histogram, MinMax, coarser, exponents
+from qir.calibration.observers import BINS, Histogram, MinMax, coarser, exponents
 
 RANKS = 8
 """The most axes that a tensor with a scale for each block has."""

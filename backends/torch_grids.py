@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from qir.backends.torch_fake_quantize import fake_cast, fake_quantize, learned_fake_quantize
-from qir.encoding_text import write_encoding
-from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding, ProductEncoding
+from qir.encodings.encoding import Encoding, FloatEncoding, LowPowerEncoding, ProductEncoding
 from qir.errors import QirError
+from qir.text.encodings import write_encoding
 from qir.types import NUMPY, storage
 
 TORCH = {"f16": torch.float16, "bf16": torch.bfloat16, "f8e4m3": torch.float8_e4m3fn, "f8e5m2": torch.float8_e5m2}

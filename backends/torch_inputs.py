@@ -15,7 +15,7 @@ from qir.attributes import Port
 from qir.backends.torch_parts import identifier
 from qir.errors import QirError
 from qir.graph import Graph, Value
-from qir.text import Names
+from qir.text.printing import Names
 from qir.torch_signature import Fixed, TorchSignature
 
 

@@ -25,7 +25,7 @@ from qir.backends.torch_integer_modules import (
 from qir.backends.torch_integer_products import Accumulate, Convolution, DynamicProduct, MatrixProduct
 from qir.errors import QirError
 from qir.graph import Node, Value
-from qir.integer import DOMAIN
+from qir.operators.integer import DOMAIN
 
 
 def _constant(node: Node, port: int) -> np.ndarray:

@@ -49,7 +49,7 @@ from qir.graph import Graph, Node, Value
 from qir.names import Paths
 from qir.nests import map_nested
 from qir.order import weights_in
-from qir.text import value_names
+from qir.text.printing import value_names
 from qir.types import ScalarType
 
 

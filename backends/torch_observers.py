@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qir.encodings import Encoding
-from qir.observers import BINS, CHUNK, ZERO_BIN, Histogram, MinMax, factors
+from qir.calibration.observers import BINS, CHUNK, ZERO_BIN, Histogram, MinMax, factors
+from qir.encodings.encoding import Encoding
 
 TOGETHER = 1 << 17
 """Tensors with fewer elements are counted together, until they have as many."""

@@ -28,7 +28,7 @@ from qir.errors import QirError
 from qir.expansions import expansion_of
 from qir.extensions import load_modules
 from qir.graph import Graph, Node, Value
-from qir.python_numbers import of_numbers
+from qir.operators.python_numbers import of_numbers
 from qir.types import is_known
 
 load_modules("qir.torch")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from torch import Tensor, nn
 
 from qir.backends.torch_grids import Grid, ProductGrid, make_grid
-from qir.encodings import Encoding, FloatEncoding, ProductEncoding
+from qir.encodings.encoding import Encoding, FloatEncoding, ProductEncoding
 from qir.errors import QirError
 
 

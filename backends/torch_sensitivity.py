@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from qir.analysis import Measured
+from qir.analysis.results import Measured
 from qir.backends.torch_places import attribute
 from qir.backends.torch_quantizers import Quantizer
 from qir.backends.torch_replay import Replay, Values, evaluating, rounding, tensors

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qir.backends.torch_emissions import Emission, call, emits
-from qir.computed_sizes import filled_in
 from qir.graph import Node
+from qir.operators.computed_sizes import filled_in
 from qir.types import NUMPY
 
 

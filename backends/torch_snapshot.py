@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qir.backends.torch_places import weight_places
 from qir.backends.torch_quantizers import quantizers_of
-from qir.encodings import Encoding, ProductEncoding
+from qir.encodings.encoding import Encoding, ProductEncoding
 from qir.errors import QirError
 from qir.graph import Graph, Node
 from qir.quantizers import quantizers, replace_encodings

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qir.analysis import Bins, decibels, without_luck
+from qir.analysis.results import Bins, decibels, without_luck
 from qir.backends.torch_observers import TorchHistogram
 from qir.backends.torch_quantizers import Quantizer
-from qir.calibration import Calibration
-from qir.encodings import Encoding, FloatEncoding, ProductEncoding
+from qir.calibration.calibration import Calibration
+from qir.calibration.observers import ZERO_BIN, Histogram, NonFiniteError
+from qir.encodings.encoding import Encoding, FloatEncoding, ProductEncoding
 from qir.errors import QirError
-from qir.observers import ZERO_BIN, Histogram, NonFiniteError
 
 BARS = 96
 """The most bins of a histogram that is shown."""

@@ -18,13 +18,13 @@ from onnx import helper, inliner, numpy_helper
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from qir.api.preparation import PREPARE
 from qir.backends.torch_calls import opaque_call, resolved
 from qir.backends.torch_module import emit_flat
 from qir.errors import QirError
 from qir.extract import part
 from qir.graph import Graph, Node, Value
 from qir.pipeline import Pipeline
-from qir.preparation import PREPARE
 from qir.proto import attributes_of
 from qir.types import ScalarType, TensorType
 

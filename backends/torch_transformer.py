@@ -10,8 +10,8 @@ from torch import nn
 from qir.backends.torch_composed import whole_layer
 from qir.backends.torch_emissions import Emission, emits
 from qir.graph import Node
-from qir.multihead import WEIGHTS
-from qir.transformer import INPUTS, weight_names, weights_of
+from qir.operators.multihead import WEIGHTS
+from qir.operators.transformer import INPUTS, weight_names, weights_of
 
 
 @emits("qir.MultiheadAttention")

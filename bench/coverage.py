@@ -29,11 +29,11 @@ from rich.table import Table
 from torch import fx, nn
 
 from bench.zoo import chosen
+from qir.api.preparation import Preparation, preparation
+from qir.api.same_outputs import Examples
 from qir.errors import QirError
 from qir.frontends.torch_program import all_axes, dynamic_shapes, quiet
-from qir.preparation import Preparation, preparation
 from qir.progress import track
-from qir.same_outputs import Examples
 from tests.comparing import same
 
 DATA_DEPENDENT = "data_dependent"

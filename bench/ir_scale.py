@@ -26,7 +26,7 @@ import numpy as np
 
 from qir.graph import Graph, Node, Value
 from qir.rewrite import rewrite
-from qir.text import parse
+from qir.text.parsing import parse
 from qir.types import TensorType
 from qir.verify import verify
 from qir.weights import Weight

@@ -112,8 +112,8 @@ def _quantize(found: Coverage, model: Any, inputs: Callable[[int], Any]) -> None
     import torch
 
     import qir
+    from qir.api.preparation import PREPARE
     from qir.backends.torch_module import emit_torch
-    from qir.preparation import PREPARE
     from tests.quantizing import equal_values, shipped, simulated
 
     torch.set_num_threads(1)

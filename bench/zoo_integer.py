@@ -26,11 +26,11 @@ from rich.table import Table
 import qir
 from bench.zoo import chosen
 from bench.zoo_onnx import outputs, run, tensors
+from qir.api.preparation import preparation
+from qir.api.same_outputs import Examples
 from qir.backends.onnx_qdq import CONVERSIONS, executed_operators
 from qir.frontends.torch_program import quiet
-from qir.preparation import preparation
 from qir.progress import track
-from qir.same_outputs import Examples
 from tests.quantizing import disagreements
 
 

@@ -35,12 +35,12 @@ from torch.utils import _pytree as pytree
 import qir
 from bench.zoo import chosen
 from qir import Pipeline
+from qir.api.preparation import preparation
+from qir.api.same_outputs import Examples
 from qir.backends.onnx_emit import emit_onnx
 from qir.frontends.torch_program import quiet
-from qir.preparation import preparation
 from qir.progress import track
-from qir.same_outputs import Examples
-from qir.simulation import QuantizationSimModel
+from qir.simulation.quantsim import QuantizationSimModel
 
 Arrays = list[np.ndarray]
 

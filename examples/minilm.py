@@ -29,12 +29,12 @@ from torch import Tensor, nn
 
 import qir
 from qir.__main__ import main as command_line
+from qir.api.lint import Verdict, lint
+from qir.api.preparation import PREPARE
 from qir.backends.onnx_qdq import session
 from qir.backends.torch_module import emit_torch
 from qir.errors import QirError
-from qir.lint import Verdict, lint
 from qir.pipeline import Pipeline
-from qir.preparation import PREPARE
 from tests.torchvision_cpu import torchvision_models
 
 TARGET, GOAL = "ort-x86-vnni", 0.99

@@ -21,7 +21,7 @@ from qir.graph import Graph, Node, Value
 from qir.infer import SMALL
 from qir.ops import definition
 from qir.proto import tensor_of
-from qir.text import INLINE, Names
+from qir.text.printing import INLINE, Names
 from qir.types import Type, from_proto, to_proto
 from qir.weights import Weight
 

@@ -18,7 +18,7 @@ from qir.frontends.torch_lowerings import Builder, Lowering, lowers, plain_name
 from qir.frontends.torch_opaque import OPAQUE
 from qir.graph import Node, Value
 from qir.lowering import bound
-from qir.opaque_calls import number_of
+from qir.operators.opaque_calls import number_of
 from qir.traits import CopiesData, IdentityInInference, MovesData, Stateful, Views
 from qir.types import ScalarType
 
@@ -84,6 +84,10 @@ def is_special(layer: nn.Module) -> bool:
     """Whether calling the layer does more than its forward: hooks, parametrizations."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
     return any(hooks) or torch.nn.utils.parametrize.is_parametrized(layer)
+
+
+SPECIAL = "it has hooks or parametrizations"
+"""Why a layer stays whole of which `is_special` is true."""
 
 
 def is_in_place(node: fx.Node) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from qir.same_outputs import same
+from qir.api.same_outputs import same
 
 
 @contextmanager

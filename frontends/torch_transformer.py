@@ -13,8 +13,8 @@ from qir.attributes import TRAINING
 from qir.frontends.torch_calls import is_special
 from qir.frontends.torch_lowerings import Builder, Lowering, known, lowers
 from qir.graph import Value
-from qir.multihead import WEIGHTS
-from qir.transformer import INPUTS, weight_names
+from qir.operators.multihead import WEIGHTS
+from qir.operators.transformer import INPUTS, weight_names
 
 
 @lowers(nn.MultiheadAttention)

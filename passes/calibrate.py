@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qir.batches import Batch, arrays_of, given_batches
-from qir.calibration import Calibration, no_data
-from qir.encodings import Encoding, ProductEncoding
+from qir.calibration.calibration import Calibration, no_data
+from qir.calibration.observers import MinMax
+from qir.calibration.observing import Watch, look, observed_by
+from qir.calibration.range_search import MethodName
+from qir.encodings.encoding import Encoding, ProductEncoding
 from qir.errors import QirError
 from qir.evaluate import Executor
 from qir.execution import observed, share
 from qir.facts import CALIBRATED, COMPOSITES_EXPANDED, QUANTIZERS_INSERTED
 from qir.graph import Graph, Node
-from qir.observers import MinMax
-from qir.observing import Watch, look, observed_by
 from qir.pipeline import Pass
 from qir.progress import track
 from qir.quantizers import is_fixed, quantizers, replace_encodings, within_clamps
-from qir.range_search import MethodName
 from qir.rewrite import Note, Outcome
 
 

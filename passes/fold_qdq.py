@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qir.encodings import Encoding, ProductEncoding
+from qir.encodings.encoding import Encoding, ProductEncoding
 from qir.graph import Graph, Node, Value
 from qir.names import Paths
 from qir.pipeline import Pass

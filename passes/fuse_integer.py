@@ -11,10 +11,10 @@ import numpy as np
 from qir.facts import CALIBRATED, COMPOSITES_EXPANDED, computes
 from qir.fusion import KERNELS, clamp_obstacle, dequantized, is_quantized, kernel_before, sole_reader
 from qir.graph import Graph, Node, Value
-from qir.integer import DOMAIN
+from qir.operators.integer import DOMAIN
 from qir.pipeline import Pass
+from qir.placement.targets import Target, target
 from qir.rewrite import Miss, Note, Outcome, rewrite
-from qir.targets import Target, target
 from qir.traits import Clamps, KeepsGrid
 
 

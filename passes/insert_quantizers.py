@@ -7,15 +7,15 @@ from typing import Literal
 
 import numpy as np
 
-from qir.decisions import Decisions, Tensor
-from qir.encodings import Encoding, FloatEncoding, ProductEncoding
+from qir.encodings.encoding import Encoding, FloatEncoding, ProductEncoding
 from qir.errors import QirError
 from qir.facts import CALIBRATED, FUNCTIONALS_LIFTED, MODULES_UNROLLED, QUANTIZERS_INSERTED, is_quantizer
 from qir.graph import Graph, Node, Use, Value
 from qir.names import Paths
 from qir.pipeline import Pass
-from qir.placement import Grid, Group, OperandRule, Parameter, Placement, Rule, Settings, parameter_names
-from qir.placements import placement_of
+from qir.placement.decisions import Decisions, Tensor
+from qir.placement.options import placement_of
+from qir.placement.placement import Grid, Group, OperandRule, Parameter, Placement, Rule, Settings, parameter_names
 from qir.quantizers import quantizer_of
 from qir.rewrite import Note, Outcome
 from qir.traits import Weighted

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from qir.graph import Graph, Node, Value
 from qir.pipeline import Pass
+from qir.placement.targets import target
 from qir.rewrite import Miss, Outcome, rewrite
-from qir.targets import target
 from qir.types import ScalarType
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qir.all_axes import stating_all_axes
+from qir.axis_orders.all_axes import stating_all_axes
 from qir.errors import QirError
 from qir.expansions import exists_at, expansion_of, put_in_place
 from qir.facts import COMPOSITES_EXPANDED, is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.infer import infer_types, promoted_types
 from qir.names import Paths
+from qir.operators.python_numbers import known_size
 from qir.pipeline import Pass
-from qir.python_numbers import known_size
 from qir.rewrite import Miss, Note, Outcome, became
 from qir.traits import IdentityInInference
 from qir.types import DTYPES, NUMPY, ScalarType

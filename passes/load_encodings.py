@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qir.encodings_apply import apply_encodings, remove
+from qir.encodings.apply import apply_encodings, remove
 from qir.facts import CALIBRATED, COMPOSITES_EXPANDED, QUANTIZERS_INSERTED
 from qir.graph import Graph
 from qir.pipeline import Pass

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qir.arrangements import Reshaped, Step, Taken, Transposed, arranged
-from qir.axis_orders import Order, Reading, Reordered, as_written, compose, inverse
+from qir.axis_orders.choice import choose_orders
+from qir.axis_orders.flattening import taken_up
+from qir.axis_orders.flow import OrderFlow, Reader, permutation
+from qir.axis_orders.orders import Order, Reading, Reordered, as_written, compose, inverse
 from qir.facts import CALIBRATED
-from qir.flattening import taken_up
 from qir.graph import Graph, Node, Value
-from qir.order_choice import choose_orders
-from qir.order_flow import OrderFlow, Reader, permutation
 from qir.pipeline import Pass
 from qir.rewrite import Note, Outcome
 from qir.types import TensorType, Type, refined

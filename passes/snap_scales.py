@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding, ProductEncoding
+from qir.encodings.encoding import Encoding, FloatEncoding, LowPowerEncoding, ProductEncoding
 from qir.facts import CALIBRATED
 from qir.graph import Graph
 from qir.pipeline import Pass

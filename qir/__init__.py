@@ -9,11 +9,12 @@ from typing import Any as _Any
 if not (_Path(__file__).parent / "passes").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from qir.api import Quantized as Quantized
-from qir.api import import_model as import_model
-from qir.api import quantization as quantization
-from qir.api import quantize as quantize
-from qir.api_keras import register_layers as _register_layers
+from qir.api.keras import register_layers as _register_layers
+from qir.api.preparation import prepare_model as prepare_model
+from qir.api.quantize import Quantized as Quantized
+from qir.api.quantize import import_model as import_model
+from qir.api.quantize import quantization as quantization
+from qir.api.quantize import quantize as quantize
 from qir.errors import Loc as Loc
 from qir.errors import QirError as QirError
 from qir.graph import Graph as Graph
@@ -21,39 +22,38 @@ from qir.graph import Node as Node
 from qir.graph import Value as Value
 from qir.pipeline import Pass as Pass
 from qir.pipeline import Pipeline as Pipeline
-from qir.preparation import prepare_model as prepare_model
-from qir.text import parse as parse
+from qir.text.parsing import parse as parse
 
 if TYPE_CHECKING:
-    from qir.api_analyze import analyze as analyze
-    from qir.api_bisect import bisect as bisect
-    from qir.api_view import view as view
+    from qir.api.analyze import analyze as analyze
+    from qir.api.bisect import bisect as bisect
+    from qir.api.validation import Finding as Finding
+    from qir.api.validation import ModelValidator as ModelValidator
+    from qir.api.view import view as view
+    from qir.pages.stages import Stages as Stages
     from qir.reasons import Reason as Reason
     from qir.reasons import explain as explain
-    from qir.schemes import QuantizationDataType as QuantizationDataType
-    from qir.schemes import QuantScheme as QuantScheme
-    from qir.simulation import QuantizationSimModel as QuantizationSimModel
-    from qir.simulation_analyzer import CallbackFunc as CallbackFunc
-    from qir.simulation_analyzer import QuantAnalyzer as QuantAnalyzer
-    from qir.simulation_checkpoint import load_checkpoint as load_checkpoint
-    from qir.simulation_checkpoint import save_checkpoint as save_checkpoint
-    from qir.simulation_tuning import correct_biases as correct_biases
-    from qir.validation import Finding as Finding
-    from qir.validation import ModelValidator as ModelValidator
-    from qir.view_stages import Stages as Stages
+    from qir.simulation.analyzer import CallbackFunc as CallbackFunc
+    from qir.simulation.analyzer import QuantAnalyzer as QuantAnalyzer
+    from qir.simulation.checkpoint import load_checkpoint as load_checkpoint
+    from qir.simulation.checkpoint import save_checkpoint as save_checkpoint
+    from qir.simulation.quantsim import QuantizationSimModel as QuantizationSimModel
+    from qir.simulation.schemes import QuantizationDataType as QuantizationDataType
+    from qir.simulation.schemes import QuantScheme as QuantScheme
+    from qir.simulation.tuning import correct_biases as correct_biases
 
 _ON_USE = {
-    "qir.api_analyze": ["analyze"],
-    "qir.api_bisect": ["bisect"],
-    "qir.api_view": ["view"],
+    "qir.api.analyze": ["analyze"],
+    "qir.api.bisect": ["bisect"],
+    "qir.api.view": ["view"],
     "qir.reasons": ["Reason", "explain"],
-    "qir.schemes": ["QuantScheme", "QuantizationDataType"],
-    "qir.simulation": ["QuantizationSimModel"],
-    "qir.simulation_analyzer": ["CallbackFunc", "QuantAnalyzer"],
-    "qir.simulation_checkpoint": ["load_checkpoint", "save_checkpoint"],
-    "qir.simulation_tuning": ["correct_biases"],
-    "qir.validation": ["Finding", "ModelValidator"],
-    "qir.view_stages": ["Stages"],
+    "qir.simulation.schemes": ["QuantScheme", "QuantizationDataType"],
+    "qir.simulation.quantsim": ["QuantizationSimModel"],
+    "qir.simulation.analyzer": ["CallbackFunc", "QuantAnalyzer"],
+    "qir.simulation.checkpoint": ["load_checkpoint", "save_checkpoint"],
+    "qir.simulation.tuning": ["correct_biases"],
+    "qir.api.validation": ["Finding", "ModelValidator"],
+    "qir.pages.stages": ["Stages"],
 }
 """The names above by the module that has them: they load on use, so that `import qir` stays fast."""
 _HOMES = {name: module for module, names in _ON_USE.items() for name in names}

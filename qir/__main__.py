@@ -8,21 +8,20 @@ from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFo
 from collections.abc import Sequence
 from typing import get_args
 
-from qir import cli_commands as commands
-from qir import cli_ship as ship
-from qir.cli_analyze import add_options, analyze_model
-from qir.cli_encodings import encodings
-from qir.cli_kit import add_kit
-from qir.cli_new_pass import write_new_pass
-from qir.cli_parsing import EVALUATOR, FILE, PASSES, RECORD, TARGET, Commands, command
-from qir.cli_quantize import quantize_model
-from qir.cli_targets import targets
-from qir.cli_view import view_model
-from qir.encodings_file import VERSIONS
+from qir.calibration.range_search import MethodName
+from qir.cli import commands, judge
+from qir.cli.analyze import add_options, analyze_model
+from qir.cli.encodings import encodings
+from qir.cli.new_pass import write_new_pass
+from qir.cli.parsing import EVALUATOR, FILE, PASSES, RECORD, TARGET, Commands, command
+from qir.cli.quantize import quantize_model
+from qir.cli.run_parsers import add_run_parsers
+from qir.cli.targets import targets
+from qir.cli.view import view_model
+from qir.encodings.file import VERSIONS
 from qir.errors import QirError
 from qir.execution import EVALUATORS
-from qir.placements import DEFAULT_TARGET
-from qir.range_search import MethodName
+from qir.placement.options import DEFAULT_TARGET
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +62,7 @@ def parser() -> ArgumentParser:
     _add_explain(found)
     _add_show(found)
     _add_verify(found)
-    add_kit(found)
+    add_run_parsers(found)
     _add_quantize(found)
     _add_analyze(found)
     _add_lint(found)
@@ -181,7 +180,7 @@ def _add_quantization(made: ArgumentParser) -> None:
 
 def _add_lint(found: Commands) -> None:
     help = "say what a target computes of a quantized model with integers, and why not the rest"
-    made = command(found, "lint", ship.lint_model, help, "net.int8.onnx\nnet.int8.onnx --target ort-x86-avx2 --json")
+    made = command(found, "lint", judge.lint_model, help, "net.int8.onnx\nnet.int8.onnx --target ort-x86-avx2 --json")
     made.add_argument("file", metavar="FILE", help=FILE)
     made.add_argument("--target", default=DEFAULT_TARGET, help=TARGET)
     made.add_argument("--all", action="store_true", help="show the operators that compute with integers, too")
@@ -191,7 +190,7 @@ def _add_lint(found: Commands) -> None:
 def _add_certify(found: Commands) -> None:
     help = "compare the integer simulator, onnxruntime and the ONNX reference on a quantized model"
     examples = "net.int8.onnx\nnet.int8.onnx --data test.npz --labels labels.npy --report parity.html"
-    made = command(found, "certify", ship.certify_model, help, examples)
+    made = command(found, "certify", judge.certify_model, help, examples)
     made.add_argument("file", metavar="FILE", help="a quantized ONNX model")
     made.add_argument("--target", default=DEFAULT_TARGET, help=TARGET)
     made.add_argument("--data", metavar="NPZ", help="inputs by name (default: random ones)")

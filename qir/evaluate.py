@@ -47,7 +47,7 @@ def evaluate(graph: Graph, inputs: Arrays, watch: Callable[[Value, Any], None] |
         raise QirError(f"the graph has {len(graph.inputs)} inputs and was given {len(inputs)}")
     known: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
     for node in graph.nodes():
-        results = _evaluate(node, known)
+        results = results_of(node, [None if value is None else _look_up(known, value) for value in node.operands])
         for value, result in zip(node.results, results, strict=False):
             known[value] = result
             if watch is not None:
@@ -59,8 +59,11 @@ def _look_up(known: Mapping[Value, Any], value: Value) -> Any:
     return value.array if value.weight is not None else known[value]
 
 
-def _evaluate(node: Node, known: Mapping[Value, Any]) -> Sequence[Any]:
-    operands = [None if value is None else _look_up(known, value) for value in node.operands]
+def results_of(node: Node, operands: Sequence[Any]) -> Sequence[Any]:
+    """What `node` computes from the arrays `operands`, None for those that are left out.
+
+    Raises QirError, naming the node, when its operator has no reference result, or not for these operands.
+    """
     if node.definition.schema is not None:
         return _by_onnx(node, operands)
     if node.op == "qir.Quantize" and not node.attrs["encoding"].calibrated:

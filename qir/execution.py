@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from qir.api.preparation import PREPARE
+from qir.calibration.observers import MinMax
+from qir.calibration.observing import Observed, Views, observed_by
 from qir.errors import QirError
 from qir.evaluate import Executor, Runner, reference
 from qir.graph import Graph, Value
-from qir.observers import MinMax
-from qir.observing import Observed, Views, observed_by
 from qir.pipeline import Pipeline
-from qir.preparation import PREPARE
 from qir.quantizers import quantizers
 
 BACKENDS = {"torch": "qir.backends.torch_module", "onnxruntime": "qir.backends.onnx_qdq"}

@@ -19,6 +19,7 @@ from qir.types import refined, to_proto
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
     from qir.names import Paths
+    from qir.rewrite import Miss
 
 
 def expand_swish(graph: Graph, node: Node) -> Sequence[Value]:
@@ -115,6 +116,22 @@ def joint_expansion(node: Node) -> Callable[[Graph, Sequence[Node], Sequence[Val
     module, _ = OPAQUE[node.op.partition(".")[0]]
     expand: Callable[[Graph, Sequence[Node], Sequence[Value]], Sequence[Value]] = import_module(module).expand_together
     return expand
+
+
+PLAIN = {"torch": "qir.frontends.torch_computed_parameters"}
+"""By the first part of an opaque operator's name: the module with its `plain_call`."""
+
+
+def plain_call(node: Node, graph: Graph) -> Value | Miss | None:
+    """The opaque call of a layer that computes its parameters, as that of a layer that has them; None for other calls.
+
+    The parameters are those of evaluation; what they were computed from is gone where nothing else reads it.
+    """
+    module = PLAIN.get(node.op.partition(".")[0])
+    if module is None or node.host is None:
+        return None
+    plain: Callable[[Node, Graph], Value | Miss | None] = import_module(module).plain_call
+    return plain(node, graph)
 
 
 def expand_function(graph: Graph, node: Node) -> Sequence[Value]:

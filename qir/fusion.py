@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from qir.graph import Node, Value
-from qir.integer import DOMAIN
+from qir.operators.integer import DOMAIN
 from qir.ops import VOCABULARY_OPSET
 from qir.rewrite import Miss
 from qir.traits import Clamps

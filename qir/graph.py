@@ -227,7 +227,7 @@ class Graph(Body):
         return twin, twins
 
     def __str__(self) -> str:
-        from qir.text import print_graph
+        from qir.text.printing import print_graph
 
         return print_graph(self)
 
@@ -238,7 +238,7 @@ class Graph(Body):
 
     def _repr_html_(self) -> str:
         """What a notebook shows of the graph."""
-        from qir.view_svg import notebook
+        from qir.pages.svg import notebook
 
         return notebook(self)
 

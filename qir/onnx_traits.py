@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qir.axis_orders import (
+from qir.axis_orders.orders import (
     ALONG_AXIS,
     ALONG_OPERAND,
     CHOICE,
@@ -18,8 +18,8 @@ from qir.axis_orders import (
     SQUEEZING,
     UNSQUEEZING,
 )
-from qir.einsum import einsum_parts, is_one_product
-from qir.regrouping import REGROUPING
+from qir.axis_orders.regrouping import REGROUPING
+from qir.operators.einsum import einsum_parts, is_one_product
 from qir.traits import (
     Blanks,
     Clamps,

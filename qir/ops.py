@@ -1,7 +1,7 @@
 """The vocabulary: what is known about each operator.
 
 Standard ONNX operators come from `onnx.defs`, newest version; composites (`qir.`) and integer operators of runtimes
-(`com.microsoft.`) from the declarations in `qir.composites` and `qir.integer`; any other name with a dot is opaque.
+(`com.microsoft.`) from the declarations in `qir.operators`; any other name with a dot is opaque.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 from onnx import AttributeProto, defs, helper
 
 from qir.attributes import TRAINING, Body
-from qir.encodings import Encoding
+from qir.encodings.encoding import Encoding
 from qir.errors import QirError
 from qir.extensions import load_modules
-from qir.opaque_calls import traits_of_opaque
+from qir.operators.opaque_calls import traits_of_opaque
 from qir.traits import Composed, Trait
 
 if TYPE_CHECKING:
@@ -150,12 +150,12 @@ def _typed(op: str, name: str, kind: str, given: Any) -> Any:
     return int(value) if kind == "INT" and value is not TRAINING else value
 
 
-DECLARATIONS = ("qir.composites", "qir.functions", "qir.function_moves", "qir.function_sums", "qir.function_elements",
-                "qir.function_sorts", "qir.function_scatter", "qir.function_shapes", "qir.computed_sizes",
-                "qir.function_products", "qir.function_groups", "qir.function_windows", "qir.function_counts",
-                "qir.attention", "qir.multihead", "qir.transformer", "qir.recurrent", "qir.integer",
-                "qir.qdq")  # fmt: skip
-"""The modules that declare the operators outside the ONNX standard."""
+DECLARATIONS = (
+    "composites", "functions", "moves", "sums", "elements", "sorts", "scatter", "shapes", "computed_sizes",
+    "products", "grouped_products", "windows", "counts", "attention", "multihead", "transformer", "recurrent",
+    "integer", "qdq",
+)  # fmt: skip
+"""The modules of `qir.operators` that declare operators; the others there help them."""
 
 ENTRY_POINTS = "qir.operators"
 """The entry point group in which a package lists the modules that declare its own: `my-ops = "my_package.ops"`."""
@@ -182,7 +182,7 @@ def declare(operator: OpDef) -> OpDef:
 @cache
 def _load_declarations() -> None:
     for module in DECLARATIONS:
-        import_module(module)
+        import_module(f"qir.operators.{module}")
     load_modules(ENTRY_POINTS)
 
 

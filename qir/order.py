@@ -95,7 +95,7 @@ def _dead_roots(graph: Graph, dead: list[Node], live: dict[Node, None]) -> list[
 
 def _signature(node: Node, known: Mapping[Any, str]) -> str:
     """A hash of what `node` computes; names play no part in it."""
-    from qir.text import attributes, location
+    from qir.text.printing import attributes, location
 
     def operand(value: Value | None) -> str:
         if value is None or value.weight is not None:

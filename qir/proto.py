@@ -13,7 +13,7 @@ from onnx import AttributeProto, defs, helper, numpy_helper
 from qir.attributes import TRAINING
 from qir.errors import QirError
 from qir.ops import VOCABULARY_OPSET, shortest
-from qir.text import Names, value_names
+from qir.text.printing import Names, value_names
 from qir.types import NUMPY, ScalarType, is_known, to_proto
 
 if TYPE_CHECKING:

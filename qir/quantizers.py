@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from qir.encodings import Encoding, ProductEncoding
+from qir.encodings.encoding import Encoding, ProductEncoding
 from qir.facts import is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.traits import Clamps

@@ -20,6 +20,7 @@ BUILT_IN = {
     "decompose": "qir.passes.decompose:Decompose",
     "expand-opaque": "qir.passes.expand_opaque:ExpandOpaque",
     "fold-batch-norm": "qir.passes.fold_batch_norm:FoldBatchNorm",
+    "fold-constants": "qir.passes.fold_constants:FoldConstants",
     "fold-padding": "qir.passes.fold_padding:FoldPadding",
     "fold-qdq": "qir.passes.fold_qdq:FoldQdq",
     "fuse-integer": "qir.passes.fuse_integer:FuseInteger",

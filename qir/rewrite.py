@@ -7,7 +7,7 @@ None when it is no candidate at all. A rule for a pattern (`qir.patterns`) is a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -104,8 +104,9 @@ def rewrite(graph: Graph, rules: Rules) -> Outcome:
             name = getattr(rule, "__name__", str(rule))
             if len(outcome.done) >= budget:
                 raise QirError(f"{name} does not settle: {budget} rewrites and no end", node)
-            outcome.done.append(Note.of(node, became(added)))
-            around = _replace(graph, name, node, _by_old(node, new), added)
+            by_old = _by_old(node, new)
+            outcome.done.append(Note.of(node, became(added, by_old.values())))
+            around = _replace(graph, name, node, by_old, added)
             again = [other for other in dict.fromkeys([*added, *around]) if other not in pending]
             pending.update(again)
             work += reversed(again)
@@ -113,11 +114,13 @@ def rewrite(graph: Graph, rules: Rules) -> Outcome:
     return outcome
 
 
-def became(added: Sequence[Node]) -> str:
-    """What a rewrite made of a node, as `qir explain` shows it."""
-    if not added:
-        return "is replaced by a value that is already there"
-    return f"becomes {' + '.join(node.op for node in added)}"
+def became(added: Sequence[Node], new: Iterable[Value] = ()) -> str:
+    """What a rewrite made of a node, as `qir explain` shows it: the nodes that it added, or the values themselves."""
+    if added:
+        return f"becomes {' + '.join(node.op for node in added)}"
+    weights = [value.weight for value in new if value.weight is not None]
+    names = [f"the weight {weight.paths[0]}" if weight.paths else "a constant" for weight in weights]
+    return f"becomes {' and '.join(names)}" if names else "is replaced by a value that is already there"
 
 
 class _Table:

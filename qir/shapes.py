@@ -9,7 +9,7 @@ from qir.errors import QirError
 from qir.graph import Graph, Value
 from qir.infer import SMALL
 from qir.proto import model_proto, tensor_of, within
-from qir.text import value_names
+from qir.text.printing import value_names
 from qir.types import DTYPES, Dim, TensorType, Type, from_proto
 
 

@@ -28,7 +28,7 @@ from qir.errors import QirError
 from qir.files import write_text
 from qir.graph import Graph
 from qir.pipeline import Pass, Pipeline
-from qir.text import parse
+from qir.text.parsing import parse
 from qir.verify import verify
 from qir.watch import Verify
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qir.axis_orders import Reordered
+    from qir.axis_orders.orders import Reordered
     from qir.graph import Graph, Node, Value
 
 

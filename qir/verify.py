@@ -9,12 +9,12 @@ from math import prod
 from typing import Any
 
 from qir.attributes import Port
-from qir.encodings import Encoding, ProductEncoding
+from qir.encodings.encoding import Encoding, ProductEncoding
 from qir.errors import QirError, point_at
 from qir.graph import Graph, Node, Value
 from qir.infer import result_types
 from qir.order import weights_in
-from qir.text import attribute
+from qir.text.printing import attribute
 from qir.traits import Weighted
 from qir.types import UNKNOWN, OptionalType, SequenceType, TensorType, Type
 

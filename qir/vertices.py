@@ -156,7 +156,7 @@ class Node:
         return operands[port] if port < len(operands) else None
 
     def __str__(self) -> str:
-        from qir.text import statement
+        from qir.text.printing import statement
 
         return "an erased node" if self.erased else statement(self)
 

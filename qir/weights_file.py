@@ -17,7 +17,7 @@ import numpy as np
 from qir.errors import QirError
 from qir.files import write_with
 from qir.graph import Graph, Value
-from qir.text import INLINE
+from qir.text.printing import INLINE
 from qir.types import NUMPY, TensorType, type_of
 
 CODES = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.encoding_text import write_encoding
-from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding
+from qir.encodings.encoding import Encoding, FloatEncoding, LowPowerEncoding
+from qir.text.encodings import write_encoding
 
 BLOCKS = {"block_axis": 1, "block_size": 2}
 KINDS = [

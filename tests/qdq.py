@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from qir import Graph, Pipeline, Value
-from qir.api import PREPARE
+from qir.api.quantize import PREPARE
 from qir.backends.onnx_qdq import emit_onnx, executed_operators, session
 from qir.backends.torch_module import emit_torch
 from qir.types import TensorType

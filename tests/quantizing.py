@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import qir
+from qir.api.lint import lint
 from qir.backends.onnx_qdq import executed_operators, session
-from qir.lint import lint
 from tests.comparing import tensors
 from tests.model_table import Example
 

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from qir.attributes import TRAINING, Port, Symbol
-from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding, ProductEncoding
+from qir.encodings.encoding import Encoding, FloatEncoding, LowPowerEncoding, ProductEncoding
 from qir.errors import Loc
 from qir.graph import Graph, Value
 from qir.types import DTYPES, NUMPY, UNKNOWN, ScalarType, TensorType, Type

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from qir import Graph, QirError, parse
-from qir.aimet_config import operators
-from qir.aimet_files import config_names
 from qir.facts import is_quantizer
 from qir.passes.calibrate import Calibrate
 from qir.passes.insert_quantizers import InsertQuantizers
-from qir.placements import placement_of
+from qir.placement.aimet_config import operators
+from qir.placement.aimet_files import config_names
+from qir.placement.options import placement_of
 from qir.quantizers import quantizer_of, quantizers
 from qir.rewrite import Note, Outcome
 

@@ -17,14 +17,14 @@ from onnx import numpy_helper
 from torch import nn
 
 import qir
-from qir.analysis import Analysis, decibels, ranked, read_analysis
-from qir.analysis_page import as_html
-from qir.api_analyze import subject_of
+from qir.analysis.results import Analysis, decibels, ranked, read_analysis
+from qir.api.analyze import subject_of
 from qir.backends.torch_quantizers import quantizers_of
 from qir.backends.torch_replay import Replay, rounding
-from qir.encodings import Encoding, ProductEncoding
+from qir.encodings.encoding import Encoding, ProductEncoding
 from qir.errors import QirError
 from qir.graph import Graph
+from qir.pages.analysis import as_html
 from qir.quantizers import quantizers, replace_encodings
 from tests.models import SMALL, TORCHVISION
 from tests.quantizing import quantized

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 import qir
-from qir import Graph, Loc, Node, QirError, Value, bisection
+from qir import Graph, Loc, Node, QirError, Value
 from qir.__main__ import main
-from qir.bisection import Compared, Culprit
-from qir.cli_files import write_graph
-from qir.course import Course, Position
+from qir.api.graph_files import write_graph
 from qir.differences import signal_to_noise
 from qir.evaluate import Runner
 from qir.execution import EVALUATORS, values_of
 from qir.pipeline import Pass, Pipeline
 from qir.rewrite import Outcome, rewrite
+from qir.runs import bisection
+from qir.runs.bisection import Compared, Culprit
+from qir.runs.course import Course, Position
 from qir.types import TensorType
 from qir.weights import Weight
 from tests.models import SMALL, TORCHVISION

@@ -17,11 +17,11 @@ import qir
 from qir.backends.torch_calibration import calibrate_module
 from qir.backends.torch_module import emit_torch
 from qir.backends.torch_quantizers import quantizers_of
-from qir.calibration import NARROWEST_CHANNEL, Calibration
-from qir.encodings import Encoding, FloatEncoding, ProductEncoding
+from qir.calibration.calibration import NARROWEST_CHANNEL, Calibration
+from qir.calibration.observers import NonFiniteError
+from qir.encodings.encoding import Encoding, FloatEncoding, ProductEncoding
 from qir.errors import QirError
 from qir.evaluate import reference
-from qir.observers import NonFiniteError
 from qir.passes.calibrate import Calibrate
 from qir.quantizers import quantizers
 

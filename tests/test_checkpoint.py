@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 import qir
+from qir.api.preparation import Examples, preparation
 from qir.backends.torch_checkpoint import load_checkpoint, save_checkpoint
 from qir.backends.torch_module import emit_torch
 from qir.backends.torch_quantizers import learn_ranges, quantizers_of
-from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding
+from qir.encodings.encoding import Encoding, FloatEncoding, LowPowerEncoding
 from qir.errors import QirError
 from qir.graph import Graph
-from qir.preparation import Examples, preparation
 from qir.quantizers import quantizers, replace_encodings
 from tests.comparing import tensors
 from tests.models import SMALL

@@ -13,11 +13,11 @@ import torch
 
 import qir
 from qir.__main__ import main
-from qir.analysis import read_analysis
-from qir.analysis_page import has_plots
+from qir.analysis.results import read_analysis
 from qir.backends.torch_quantizers import quantizers_of
 from qir.errors import QirError
-from qir.simulation_analyzer import CallbackFunc, QuantAnalyzer
+from qir.pages.analysis import has_plots
+from qir.simulation.analyzer import CallbackFunc, QuantAnalyzer
 from tests.models import SMALL
 from tests.quantizing import quantized
 

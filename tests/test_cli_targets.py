@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qir.__main__ import main
-from qir.targets import target_names
+from qir.placement.targets import target_names
 from tests.test_targets import RESIDUAL
 
 

@@ -17,7 +17,7 @@ from qir import Graph
 from qir.backends.onnx_emit import emit_onnx
 from qir.frontends.torch_export import import_exported
 from qir.frontends.torch_fx import import_torch
-from qir.python_numbers import NUMBERS, known_size
+from qir.operators.python_numbers import NUMBERS, known_size
 from qir.types import ScalarType, TensorType
 from tests.comparing import same
 

@@ -33,7 +33,7 @@ import pytest
 from qir import onnx_traits, ops, registry
 from qir.__main__ import main
 from qir.frontends.torch_table import lowers
-from qir.targets import target_names
+from qir.placement.targets import target_names
 from qir.testing import checked_graph, golden_text
 from tools.generated_pages import PAGES as GENERATED
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding, ProductEncoding
+from qir.encodings.encoding import Encoding, FloatEncoding, LowPowerEncoding, ProductEncoding
 from qir.errors import QirError
 from qir.types import DTYPES, storage
 

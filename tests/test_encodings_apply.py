@@ -13,17 +13,17 @@ import torch
 from torch import nn
 
 import qir
+from qir.api.preparation import PREPARE
 from qir.backends.onnx_qdq import emit_onnx, session
-from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding, ProductEncoding
-from qir.encodings_apply import apply_encodings, encodings_of, remove, save_encodings, torch_encodings
-from qir.encodings_file import VERSIONS, encodings_document
+from qir.encodings.apply import apply_encodings, encodings_of, remove, save_encodings, torch_encodings
+from qir.encodings.encoding import Encoding, FloatEncoding, LowPowerEncoding, ProductEncoding
+from qir.encodings.file import VERSIONS, encodings_document
+from qir.encodings.tensor_names import float_model, quantizers_by_layer
 from qir.errors import QirError
 from qir.facts import is_quantizer
 from qir.graph import Graph, Node
 from qir.names import Paths
-from qir.preparation import PREPARE
 from qir.quantizers import quantizers, replace_encodings
-from qir.tensor_names import float_model, quantizers_by_layer
 from qir.traits import Weighted
 from qir.types import TensorType
 from tests.model_table import Example

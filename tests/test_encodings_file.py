@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding
-from qir.encodings_entry import Place
-from qir.encodings_file import VERSIONS, TensorEncodings, encodings_document, read_encodings, write_encodings
+from qir.encodings.encoding import Encoding, FloatEncoding, LowPowerEncoding
+from qir.encodings.entry import Place
+from qir.encodings.file import VERSIONS, TensorEncodings, encodings_document, read_encodings, write_encodings
 from qir.errors import QirError
 
 SCALES = st.floats(2.0**-120, 2.0**100, width=32)

@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from qir import Graph, Loc, QirError, Value
 from qir.attributes import TRAINING
 from qir.backends.onnx_qdq import executor
-from qir.encodings import Encoding
+from qir.encodings.encoding import Encoding
 from qir.evaluate import evaluate, reference
 from qir.proto import model_proto
 from qir.types import TensorType

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import qir
 from qir import Graph, Pipeline, QirError
+from qir.api.preparation import preparation
+from qir.api.same_outputs import Examples
 from qir.backends.onnx_qdq import emit_onnx, executor
-from qir.preparation import preparation
-from qir.same_outputs import Examples
 from tests.test_aimet_defects import Calls
 
 pytest.importorskip("onnxscript")

@@ -12,11 +12,11 @@ import pytest
 
 import qir
 from qir.__main__ import main
-from qir.api import graph_to_quantize, quantization
+from qir.api.quantize import graph_to_quantize, quantization
 from qir.errors import QirError
 from qir.pipeline import Pipeline
 from qir.registry import known_passes
-from qir.text import value_names
+from qir.text.printing import value_names
 from tests.models import SMALL
 from tests.quantizing import quantized
 
@@ -98,6 +98,14 @@ CASES: dict[str, list[Case]] = {
         Case(body(NORMED.format(x="%x", mean="f32[1](5.0)"), SMALL_IMAGE), left="is an input of the graph"),
         Case(body(CONV + NORMED.format(x="%a", mean="f32[1](5.0)") + "\n %z = Add %a, %y : f32[1,1,2,2]",
                   SMALL_IMAGE, "%z"), left="Add reads %a too"),
+    ],
+    "fold-constants": [
+        Case(body("%s = Mul f32[](2.0), f32[](3.0) : f32[] [scale]\n %z = Mul %x, %s : f32[4] [product]",
+                  result="%z"), done="becomes a constant"),
+        Case(body("%s = Expand f32[](1.0), i64[2](30000, 4) : f32[30000,4]\n %z = Add %x, %s : f32[30000,4] [sum]",
+                  result="%z"), left="it has 480,000 bytes, and is made of fewer"),
+        Case(body("%s = other.Call f32[](1.0) {args=(%0,)} : f32[4] [odd]\n %z = Add %x, %s : f32[4] [sum]",
+                  result="%z"), left="it is opaque, and may compute something else the next time"),
     ],
     "fold-padding": [
         Case(body(PADDED.format(value="0.0"), SMALL_IMAGE), done="becomes Conv"),

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from qir import QirError, extensions, targets
+from qir import QirError, extensions
+from qir.placement import targets
 
 ROOT = Path(__file__).parent.parent
 SHOWN = """

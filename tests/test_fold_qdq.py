@@ -13,7 +13,7 @@ from qir import Pipeline
 from qir.backends.onnx_qdq import emit_onnx, session
 from qir.backends.torch_module import emit_torch
 from qir.backends.torch_snapshot import snapshot
-from qir.encodings import ProductEncoding
+from qir.encodings.encoding import ProductEncoding
 from qir.frontends.onnx_model import import_onnx
 from qir.graph import Graph
 from qir.passes.fold_qdq import FoldQdq

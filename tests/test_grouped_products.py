@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import qir
 from qir import Graph, Pipeline
+from qir.api.preparation import preparation
+from qir.api.same_outputs import Examples
 from qir.backends.torch_module import executor
 from qir.frontends.torch_lowerings import Builder, lowers
 from qir.graph import Value
-from qir.preparation import preparation
-from qir.same_outputs import Examples
 from qir.types import TensorType
 from tests.torchvision_cpu import torchvision_models
 

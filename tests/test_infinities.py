@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qir import Graph
+from qir.api.preparation import preparation
+from qir.api.same_outputs import Examples
 from qir.facts import is_quantizer
-from qir.infinities import infinite_values
-from qir.preparation import preparation
-from qir.same_outputs import Examples
-from qir.simulation import QuantizationSimModel
+from qir.placement.infinities import infinite_values
+from qir.simulation.quantsim import QuantizationSimModel
 from qir.types import TensorType
 
 

@@ -14,8 +14,8 @@ import pytest
 from keras import layers, ops
 
 import qir
-from qir.encodings_apply import encodings_of
-from qir.encodings_file import encodings_document
+from qir.encodings.apply import encodings_of
+from qir.encodings.file import encodings_document
 from tests.keras_models import CASES, DeepCnn, flat
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 import qir
-from qir.api_keras import write_back
+from qir.api.keras import write_back
 from qir.backends.onnx_qdq import session
 from tests.keras_models import flat
 

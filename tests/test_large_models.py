@@ -38,7 +38,7 @@ def test_a_quantized_model_and_the_command_line_write_them_too(tmp_path: Path, s
     quantized.save(tmp_path / "int8.onnx")
     assert (tmp_path / "int8.onnx.data").exists()
     assert run(onnx.load(tmp_path / "int8.onnx")).shape == (4, 4)
-    from qir.cli_files import write_graph
+    from qir.api.graph_files import write_graph
 
     write_graph(import_onnx(resnet()), tmp_path / "float.onnx")
     assert (tmp_path / "float.onnx.data").exists()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qir.layered import GAP, Layers, Net, layered, rows_of
-from qir.view_modules import Drawing, Module, Port, Read, containers, drawings, enclosed, modules_of, path_of
+from qir.pages.layered import GAP, Layers, Net, layered, rows_of
+from qir.pages.modules import Drawing, Module, Port, Read, containers, drawings, enclosed, modules_of, path_of
 
 
 @st.composite

@@ -17,26 +17,22 @@ ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"torch", "torchvision", "einops", "keras", "tensorflow", "jax", "onnxruntime", "onnxscript"}
 CORE = {"networkx", "numpy", "onnx", "ml_dtypes", "google", "qir"}
 EXTRAS = {"jsonschema", "plotly", "referencing", "rich", "safetensors"}
-FACADES = {
-    "__init__",
-    "__main__",
-    "execution",
-    "preparation",
-    "same_outputs",
-    "validation",
-    "lint",
-    "certificate",
-    "certificate_page",
-}
-"""With api*, cli* and what a facade is made of: the modules of qir/ that may reach into the three other folders."""
+FACADES = {"api", "cli", "simulation", "__init__.py", "__main__.py", "execution.py"}
+"""The folders and files of qir/ that may reach into the three other folders."""
 
 
 def is_facade(path: Path) -> bool:
-    return path.parent.name == "qir" and (path.stem in FACADES or path.stem.startswith(("api", "cli", "sim")))
+    return path.relative_to(ROOT / "qir").parts[0] in FACADES
 
 
 def sources(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).glob("*.py"))
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    """What a file is imported as."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in (*(() if parts[0] == "qir" else ("qir",)), *parts) if part != "__init__")
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool, int]]:
@@ -70,7 +66,7 @@ def folder_of(module: str) -> str:
     return top(rest) if top(rest) in ("passes", "frontends", "backends") else "qir"
 
 
-@pytest.mark.parametrize("path", sources("qir"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sources("qir"), ids=module_of)
 def test_the_core_imports_networkx_numpy_and_onnx(path: Path) -> None:
     for module, early, line in imports(path):
         place = f"{path.name}:{line} imports {module}"
@@ -118,6 +114,18 @@ def test_imports_are_absolute_and_by_the_installed_name(folder: str) -> None:
             assert top(module) not in ("passes", "frontends", "backends"), f"{path.name}:{line}: say qir.{module}"
 
 
+def test_the_command_line_is_imported_by_itself_alone() -> None:
+    for path in (path for folder in ("qir", "passes", "frontends", "backends") for path in sources(folder)):
+        own = path.parent.name == "cli" or path.name == "__main__.py"
+        for module, _, line in imports(path):
+            assert own or not module.startswith("qir.cli"), f"{path.name}:{line} imports {module}"
+
+
+def test_no_module_hides_a_function_of_qir() -> None:
+    public = {name for name in dir(qir) if callable(getattr(qir, name))}
+    assert not public & {module_of(path).split(".")[1] for path in sources("qir") if path.stem != "__init__"}
+
+
 def test_import_qir_loads_no_framework() -> None:
     heavy = sorted(FRAMEWORKS | {"jsonschema", "rich", "safetensors", "hypothesis", "pytest", "scipy", "sklearn"})
     code = f"import qir, sys; print([name for name in {heavy} if name in sys.modules])"
@@ -126,9 +134,8 @@ def test_import_qir_loads_no_framework() -> None:
 
 
 def test_every_module_of_the_core_loads_without_a_framework() -> None:
-    names = [f"qir.{path.stem}" for path in sources("qir") if path.stem not in ("__main__",)]
-    names += [f"qir.passes.{path.stem}" for path in sources("passes")]
-    code = f"import importlib, sys; [importlib.import_module(n.removesuffix('.__init__')) for n in {names}]"
+    names = [module_of(path) for path in [*sources("qir"), *sources("passes")] if path.stem != "__main__"]
+    code = f"import importlib, sys; [importlib.import_module(name) for name in {names}]"
     code += f"; print([name for name in {sorted(FRAMEWORKS)} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

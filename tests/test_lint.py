@@ -13,9 +13,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 import qir
-from qir.certificate import certify
+from qir.api.certificate import certify
+from qir.api.lint import lint
 from qir.errors import QirError
-from qir.lint import lint
 from qir.quantizers import quantizers
 from tests.model_table import Example
 from tests.models import SMALL, TORCHVISION

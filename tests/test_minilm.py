@@ -10,8 +10,8 @@ import pytest
 
 import qir
 from examples import minilm
+from qir.api.lint import lint
 from qir.errors import QirError
-from qir.lint import lint
 
 MISSING = [package for module, package in minilm.PACKAGES.items() if find_spec(module) is None]
 

@@ -10,7 +10,7 @@ import torch
 
 from qir.backends.onnx_qdq import emit_onnx, session
 from qir.backends.torch_module import emit_torch
-from qir.encodings import Encoding, FloatEncoding
+from qir.encodings.encoding import Encoding, FloatEncoding
 from qir.graph import Graph
 from qir.passes.fuse_integer import FuseInteger
 from qir.passes.legalize_onnx import LegalizeOnnx

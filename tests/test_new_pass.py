@@ -11,7 +11,7 @@ import pytest
 
 from qir import QirError, registry
 from qir.__main__ import main
-from qir.new_pass import new_pass
+from qir.cli.new_pass_files import new_pass
 from qir.testing import check_docstring, check_golden
 
 

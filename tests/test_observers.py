@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qir.backends.torch_observers import TorchHistogram, TorchMinMax
-from qir.encodings import Encoding
-from qir.observers import BINS, NARROWEST, ZERO_BIN, Histogram, MinMax, NonFiniteError, coarser, exponents
+from qir.calibration.observers import BINS, NARROWEST, ZERO_BIN, Histogram, MinMax, NonFiniteError, coarser, exponents
+from qir.encodings.encoding import Encoding
 
 MAX = float(np.finfo(np.float32).max)
 VALUES = st.floats(-MAX, MAX, width=32) | st.sampled_from(

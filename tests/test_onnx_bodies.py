@@ -9,8 +9,8 @@ from onnx import helper, numpy_helper, parser
 
 import qir
 from qir import Pipeline, QirError
+from qir.api.graph_files import read_graph, write_graph
 from qir.backends.onnx_qdq import emit_onnx, session
-from qir.cli_files import read_graph, write_graph
 from qir.evaluate import evaluate
 from qir.frontends.onnx_model import import_onnx
 from qir.verify import verify

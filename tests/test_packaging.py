@@ -42,9 +42,9 @@ def test_data_files_are_listed() -> None:
 
 def modules_with_examples() -> list[str]:
     return [
-        f"{package}.{path.stem}"
+        ".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts])
         for package, folder in SETUP["package-dir"].items()
-        for path in sorted((ROOT / folder).glob("*.py"))
+        for path in sorted((ROOT / folder).rglob("*.py"))
         if not path.stem.startswith("__") and ">>> " in path.read_text()
     ]
 

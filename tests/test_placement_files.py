@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from qir import QirError
-from qir.aimet_files import FOLDER as CONFIGS
 from qir.passes.insert_quantizers import InsertQuantizers
-from qir.targets import FOLDER as PROFILES
+from qir.placement.aimet_files import FOLDER as CONFIGS
+from qir.placement.targets import FOLDER as PROFILES
 
 JUNK: list[Any] = [
     None,

@@ -7,7 +7,7 @@ import pytest
 
 import qir
 from qir.backends.onnx_qdq import executor
-from qir.encodings import Encoding
+from qir.encodings.encoding import Encoding
 from qir.errors import QirError
 from qir.evaluate import reference
 from qir.graph import Graph

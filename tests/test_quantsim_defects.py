@@ -25,9 +25,9 @@ from qir import QuantizationDataType, QuantizationSimModel, load_checkpoint, sav
 from qir.backends.onnx_qdq import session
 from qir.backends.torch_observers import TorchHistogram
 from qir.backends.torch_quantizers import quantizers_of
-from qir.encodings import Encoding
+from qir.calibration.observers import Histogram
+from qir.encodings.encoding import Encoding
 from qir.errors import QirError
-from qir.observers import Histogram
 
 torch.set_num_threads(1)
 
@@ -282,8 +282,8 @@ def test_57_grids_for_each_channel_of_an_activation_are_written() -> None:
         "  %y = Relu %q : f32[2,3] [act]\n  return %y\n"
         "  $e = u8 asymmetric axis=1 scale=[0.5, 0.25, 1.0] zero_point=[1, 2, 3]\n}\n"
     )
-    from qir.encodings_apply import encodings_of
-    from qir.encodings_file import encodings_document
+    from qir.encodings.apply import encodings_of
+    from qir.encodings.file import encodings_document
 
     (entry,) = encodings_document(encodings_of(graph), "1.0.0")["activation_encodings"]
     assert entry["scale"] == [0.5, 0.25, 1.0]

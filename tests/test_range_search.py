@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qir import range_search
-from qir.encodings import Encoding, FloatEncoding, LowPowerEncoding
+from qir.calibration import range_search
+from qir.calibration.observers import Histogram, MinMax
+from qir.calibration.range_search import CLIPPING_PENALTY, TOP, Method, candidates, divergence, noise_in_bins
+from qir.encodings.encoding import Encoding, FloatEncoding, LowPowerEncoding
 from qir.errors import QirError
-from qir.observers import Histogram, MinMax
-from qir.range_search import CLIPPING_PENALTY, TOP, Method, candidates, divergence, noise_in_bins
 
 RNG = np.random.default_rng(7)
 MAX = float(np.finfo(np.float32).max)

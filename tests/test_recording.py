@@ -12,8 +12,8 @@ import pytest
 
 from qir import Graph, Loc, QirError, Value
 from qir.pipeline import Pass, Pipeline
-from qir.recording import Log, Record
 from qir.rewrite import Outcome, rewrite
+from qir.runs.recording import Log, Record
 from qir.types import TensorType
 from qir.weights import Weight
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qir import Graph, parse
-from qir.costs import Costs, KernelCost, products_for_each
-from qir.decisions import Decisions
 from qir.passes.insert_quantizers import InsertQuantizers
-from qir.placements import placement_of
+from qir.placement.costs import Costs, KernelCost, products_for_each
+from qir.placement.decisions import Decisions
+from qir.placement.options import placement_of
 from qir.rewrite import Outcome
 from qir.verify import verify
 from tests.test_aimet_config import quantized

@@ -21,9 +21,9 @@ from onnx import parser
 
 from qir import QirError
 from qir.__main__ import main
-from qir.api_run import execute
-from qir.runs import METADATA, OUTPUTS, Run, embedded
-from qir.versions import versions
+from qir.api.run import execute
+from qir.runs.run import METADATA, OUTPUTS, Run, embedded
+from qir.runs.versions import versions
 
 MODEL = """
 <ir_version: 8, opset_import: ["": 21]>
@@ -315,7 +315,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         done = execute(run)
         done.write(Path(output), {kind: done.run.outputs[kind]} if kind else None)
 
-    monkeypatch.setattr("qir.cli_run._in_a_process", run)
+    monkeypatch.setattr("qir.cli.run._in_a_process", run)
 
 
 def test_every_file_is_written_again_unless_it_was_changed(

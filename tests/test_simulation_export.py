@@ -16,12 +16,12 @@ from torch import nn
 import qir
 from qir.backends.onnx_qdq import session
 from qir.backends.torch_module import emit_torch
-from qir.encodings_apply import apply_encodings
-from qir.encodings_file import VERSIONS, read_encodings
+from qir.encodings.apply import apply_encodings
+from qir.encodings.file import VERSIONS, read_encodings
 from qir.errors import QirError
 from qir.graph import Graph
 from qir.quantizers import quantizers
-from qir.simulation_export import export_simulation, float_state
+from qir.simulation.export import export_simulation, float_state
 from tests.comparing import tensors
 from tests.models import SMALL
 from tests.test_encodings_apply import quantized_everywhere, uncalibrated

@@ -10,8 +10,8 @@ from onnx import defs
 from qir import Pipeline, QirError, parse
 from qir.onnx_traits import TRAITS
 from qir.passes.insert_quantizers import InsertQuantizers
+from qir.placement.targets import FOLDER, target, target_names
 from qir.quantizers import quantizers
-from qir.targets import FOLDER, target, target_names
 
 ORT = (FOLDER / "ort-x86-vnni.toml").read_text()
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch._higher_order_ops import while_loop
 
 import qir
-from qir.preparation import preparation
-from qir.same_outputs import Examples
+from qir.api.preparation import preparation
+from qir.api.same_outputs import Examples
 from tests.comparing import same
 
 

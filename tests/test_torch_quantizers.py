@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qir.backends.torch_grids import Grid
 from qir.backends.torch_module import emit_torch
 from qir.backends.torch_quantizers import Quantizer, freeze_ranges, learn_ranges
-from qir.encodings import Encoding, FloatEncoding, ProductEncoding
+from qir.encodings.encoding import Encoding, FloatEncoding, ProductEncoding
 from qir.errors import QirError
 from qir.graph import Graph
 from qir.types import TensorType

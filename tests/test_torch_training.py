@@ -14,14 +14,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import qir
+from qir.api.preparation import PREPARE
 from qir.backends.torch_module import emit_torch
 from qir.backends.torch_quantizers import Quantizer, learn_ranges, quantizers_of
 from qir.backends.torch_training import reestimate_batch_norm
-from qir.encodings import ProductEncoding
+from qir.encodings.encoding import ProductEncoding
 from qir.errors import QirError
 from qir.graph import Graph
 from qir.pipeline import Pipeline
-from qir.preparation import PREPARE
 
 
 class Block(nn.Module):
@@ -60,7 +60,7 @@ def simulator(learned: bool = False) -> Any:
 
 
 def quantize_convolutions(graph: Graph) -> None:
-    from qir.encodings import Encoding
+    from qir.encodings.encoding import Encoding
 
     act, weight = Encoding("u8"), Encoding("i4", True, 0)
     grids = [act, weight, ProductEncoding(input=act, weight=weight)]

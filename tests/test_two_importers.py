@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 import qir
+from qir.api.preparation import preparation
+from qir.api.same_outputs import Examples
 from qir.backends.torch_module import emit_torch
 from qir.frontends.torch_export import import_exported
-from qir.preparation import preparation
-from qir.same_outputs import Examples
 from tests.comparing import same
 from tests.test_aimet_defects import Calls
 from tests.torchvision_cpu import torchvision_models

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import qir
 from qir import Finding, ModelValidator
-from qir import validation as module
+from qir.api import validation as module
 
 
 class Block(nn.Module):

@@ -13,7 +13,7 @@ from strategies import graphs
 
 from qir import Graph, Loc, Node, QirError, Value, parse
 from qir.attributes import Port
-from qir.encodings import Encoding, ProductEncoding
+from qir.encodings.encoding import Encoding, ProductEncoding
 from qir.types import ScalarType, TensorType
 from qir.verify import problems, verify
 from qir.weights import Weight

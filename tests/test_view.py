@@ -18,14 +18,14 @@ from hypothesis import given, settings
 import qir
 from qir import Graph, Pipeline, QirError, Stages
 from qir.__main__ import main
-from qir.api_view import as_page
-from qir.cli_view import server
+from qir.api.view import as_page
+from qir.calibration.observers import Histogram
+from qir.cli.view import server
 from qir.evaluate import reference
-from qir.observers import Histogram
-from qir.view_numbers import Encoding, bars, numbers_of
-from qir.view_page import FOLDER, SCRIPTS, as_data
-from qir.view_stages import stages_of
-from qir.view_svg import notebook, svg
+from qir.pages.numbers import Encoding, bars, numbers_of
+from qir.pages.stages import stages_of
+from qir.pages.svg import notebook, svg
+from qir.pages.view import FOLDER, SCRIPTS, as_data
 from tests.strategies import graphs
 
 NET = """graph @net(%x: f32[N,2]) {

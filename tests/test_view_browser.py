@@ -11,7 +11,7 @@ import pytest
 
 import qir
 from qir import Graph, Pipeline, Stages
-from qir.view_svg import notebook
+from qir.pages.svg import notebook
 from tests.browser import Opened, chromium
 from tests.large_graphs import in_modules, without_modules
 from tests.test_view import HOSTILE

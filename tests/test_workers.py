@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from qir.analysis.workers import results_of
 from qir.errors import QirError
-from qir.workers import results_of
 
 STEPS = [f"step {number}" for number in range(20)]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import qir
 from qir import Graph
-from qir.view_svg import svg
+from qir.pages.svg import svg
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "before_after.svg"
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from qir.__main__ import parser
 from qir.pipeline import options
+from qir.placement.targets import profile_data, target, target_names
 from qir.registry import known_passes
-from qir.targets import profile_data, target, target_names
 from qir.testing import EXAMPLE
 from tools.operator_table import rows
 
@@ -96,7 +96,7 @@ def operators() -> Iterator[str]:
 
 def targets() -> Iterator[str]:
     """Every target profile as `qir targets show` prints it."""
-    from qir.cli_targets import _lines
+    from qir.cli.targets import _lines
 
     yield from ("# Targets", "", "The profiles that come with qir, as `qir targets show NAME` prints them.")
     for name in target_names():

@@ -13,7 +13,7 @@ from typing import Any
 from onnx import defs
 
 from qir.ops import COMPOSITES, OpDef, definition
-from qir.targets import target, target_names
+from qir.placement.targets import target, target_names
 
 Spellings = Mapping[str, list[str]]
 """For each operator, the calls of a framework that become it."""

@@ -1,0 +1,1 @@
+"""What `qir.analyze` finds out, as data, and how its steps are kept and shared out."""

@@ -1,0 +1,1 @@
+"""From values that stream by to the encodings of quantizers."""

@@ -1,0 +1,1 @@
+"""The operators that qir declares beside ONNX's."""

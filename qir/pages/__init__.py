@@ -1,0 +1,1 @@
+"""Pages and pictures: of graphs, of analyses, of certificates."""

@@ -1,0 +1,1 @@
+"""Runs of pipelines: as files, recorded, replayed, and searched for the step that costs the numbers."""

@@ -1,0 +1,1 @@
+"""`QuantizationSimModel` and what AIMET's users find around it."""
