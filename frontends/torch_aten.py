@@ -147,6 +147,11 @@ def aliases(node: fx.Node) -> set[fx.Node]:
     return found
 
 
+def changes(node: fx.Node) -> bool:
+    """Whether the call changes an argument."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
 def _shares_memory(node: fx.Node) -> bool:
     if node.target is operator.getitem:
         return True

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from typing import Any
 
 from torch import fx, nn
 
 from qir.frontends.torch_aten import CELLS, RECURRENT, SINGLE_CALL, aten
 from qir.frontends.torch_calls import follows_training
+from qir.frontends.torch_program import Recording
+from qir.frontends.torch_spans import BEGIN
 
 
 class Callers:
     """Reads the modules, from the outermost inwards, whose forward makes a call of the model."""
 
-    def __init__(self, model: Any, regularizers: Collection[nn.Module] = ()) -> None:
-        """`regularizers` are modules that return their argument, of which the return is recorded."""
+    def __init__(self, model: Any, recording: Recording) -> None:
         self.model = model
-        self.regularizers = regularizers
+        self.regularizers = recording.regularizers
+        self.spans = recording.spans
 
     def stack(self, node: fx.Node) -> list[tuple[str, str]]:
         """Path and class of each module."""
@@ -33,6 +34,8 @@ class Callers:
             return None
         path, kind = stack[-1]
         if self.regularizer(node) is not None:
+            return path
+        if node.target is BEGIN and isinstance(self.spans[str(node.args[2])].of, nn.Module):
             return path
         if node.target is aten.batch_norm.default and isinstance(self.model, nn.Module):
             return path if follows_training(self.model.get_submodule(path)) else None

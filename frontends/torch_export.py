@@ -9,7 +9,6 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,10 +24,10 @@ from qir.frontends.torch_aten import (
     FOLLOWS,
     RECURRENT,
     REORDERED,
-    aliases,
     all_calls,
     as_written,
     aten,
+    changes,
     following,
     functional,
     has_flag,
@@ -40,22 +39,22 @@ from qir.frontends.torch_callers import Callers
 from qir.frontends.torch_calls import CHECKS, lowering_of_layer, main_node, mark_order, opaque, same_kind
 from qir.frontends.torch_computed import DeviceOf
 from qir.frontends.torch_flags import Given
+from qir.frontends.torch_in_place import overwrite
 from qir.frontends.torch_lowerings import Builder, Unlowered
 from qir.frontends.torch_names import CallNames, RecordedNames
 from qir.frontends.torch_program import Recording, export, state_at, type_of_example
 from qir.frontends.torch_regions import REGIONS
 from qir.frontends.torch_signature import exported_signature
+from qir.frontends.torch_span_lowering import SpanLowering
+from qir.frontends.torch_spans import BEGIN, END
 from qir.frontends.torch_table import tried
 from qir.frontends.torch_trace import nothing_whole, users_line
+from qir.frontends.torch_views import InPlaceOnView
 from qir.frontends.torch_weights import Weights
 from qir.frontends.torch_whole import WHOLE
 from qir.graph import Graph, Node, Value
 from qir.torch_signature import Fixed
 from qir.types import UNKNOWN
-
-
-class InPlaceOnView(QirError):
-    """A view of a tensor that is changed in place is read later."""
 
 
 def import_exported(
@@ -99,6 +98,7 @@ class ProgramImporter:
     weights: Weights = field(init=False)
     names: CallNames = field(init=False)
     recorded: RecordedNames = field(init=False)
+    spans: SpanLowering = field(init=False)
     leaves: list[Port | Fixed] = field(default_factory=list)
     callers: Callers = field(init=False)
     in_order: list[Node] = field(default_factory=list)
@@ -112,7 +112,8 @@ class ProgramImporter:
             self._forget_flags()
         self.graph.name = re.sub(r"\W", "", type(self.model).__name__) or "main"
         nodes = list(self.program.graph.nodes)
-        self.recorded, self.callers = RecordedNames(nodes), Callers(self.model, self.recording.regularizers)
+        self.spans = SpanLowering(self.recording.spans)
+        self.recorded, self.callers = RecordedNames(nodes), Callers(self.model, self.recording)
         specs = self.program.graph_signature.input_specs
         self.names = CallNames([spec.arg.name for spec in specs if spec.kind.name == "USER_INPUT"])
         if isinstance(self.model, nn.Module):
@@ -151,14 +152,6 @@ class ProgramImporter:
         mark_order(self.in_order)
         self.names.give()
 
-    def inner(self, name: str) -> ProgramImporter:
-        """An importer into an empty graph, of a block of the program."""
-        inner = copy(self)
-        inner.graph = Graph(name)
-        inner.weights, inner.names = Weights(inner.graph, ()), CallNames()
-        inner.known, inner.in_order, inner.devices = {}, [], {}
-        return inner
-
     def _input(self, node: fx.Node, spec: Any) -> None:
         kind = spec.kind.name
         if kind == "USER_INPUT" and isinstance(spec.arg, ConstantArgument):
@@ -194,13 +187,18 @@ class ProgramImporter:
     def call(self, node: fx.Node) -> None:
         target: Any = node.target
         name = str(getattr(target, "_opname", getattr(target, "__name__", target)))
-        if not node.users and name.startswith(CHECKS):
+        if node in self.spans.parts and is_noted(node):
+            self.given.pop(0)
+        if node in self.spans.parts or (not node.users and (target is BEGIN or name.startswith(CHECKS))):
+            return
+        if node in self.spans.results:
+            self.known[node] = self.spans.results[node]
             return
         args, kwargs = self.resolve(node.args), self.resolve(node.kwargs)
         if target is operator.getitem and isinstance(args[0], list | tuple):
             self.known[node] = args[0][args[1]]
             return
-        passes = target is aten.alias.default and self.callers.regularizer(node) is None
+        passes = target is END or (target is aten.alias.default and self.callers.regularizer(node) is None)
         if (passes and not self.callers.is_identity(node)) or target is aten.lift_fresh_copy.default:
             self.known[node] = args[0]
             return
@@ -209,10 +207,13 @@ class ProgramImporter:
             self.known[node] = self.recording.calls[args[1]].build(build, args[0])
             self.place(build, node)
             return
+        if target is BEGIN:
+            self.known[node] = None
+            self.spans.begin(self, node, *args)
+            return
         if name in REGIONS:
             self.known[node] = REGIONS[name](self, node, *args)
             return
-        mutates = isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
         build = Builder(self.graph, self.weights.of)
         if target is aten.softmax.int and self.callers.rate(node):
             path = self.callers.scope(node)
@@ -226,12 +227,12 @@ class ProgramImporter:
         result = self._lowered(build, node, target, args, kwargs)
         if isinstance(result, Unlowered):
             args, named = as_written(target, args)
-            whole = functional(target) if mutates else target
+            whole = functional(target) if changes(node) else target
             result = self.kept(build, whole, args, {**named, **kwargs}, str(result))
         self.place(build, node, result)
         self.known[node] = result
-        if mutates:
-            self._overwrite(node, args[0], result)
+        if changes(node):
+            overwrite(self, node, args[0], result)
 
     def _lowered(self, build: Builder, node: fx.Node, target: Any, args: Any, kwargs: Any) -> Any:
         if (module := self.callers.regularizer(node)) is not None:
@@ -265,31 +266,17 @@ class ProgramImporter:
         if isinstance(result, Value) and result.node in build.added:
             known = type_of_example(node.meta.get("val"))
             result.type = result.type if known == UNKNOWN else known
-        main = main_node(build.added, layer) if layer else None
+        whole = self.model.get_submodule(layer) if layer and isinstance(self.model, nn.Module) else self
+        main = next((new for new in build.added if new.host is whole), None)
+        main = main or (main_node(build.added, layer) if layer else None)
         if main is not None and layer is not None:
             self.names.add(main, layer.replace(".", "_"))
             main.module = layer
-            if isinstance(self.model, nn.Module) and not main.definition.opaque:
-                main.host = self.model.get_submodule(layer)
+            if isinstance(whole, nn.Module) and not main.definition.opaque:
+                main.host = whole
         elif build.added and not self.callers.in_layer(node):
             self.names.add(build.added[-1], self.recorded.of(node))
         self.in_order += build.added
-
-    def _overwrite(self, node: fx.Node, target: Any, result: Any) -> None:
-        """From here on, whoever reads what an in-place call changed reads its result."""
-        changed = node.args[0]
-        if not isinstance(target, Value) or not isinstance(result, Value) or not isinstance(changed, fx.Node):
-            return
-        if target.weight is not None and target.weight.paths:
-            raise QirError(
-                f"the model changes its state {target.weight.paths[0]} in forward", result.node, stage="import"
-            )
-        later = self.position[node]
-        for other in aliases(changed):
-            if self.known.get(other) is target:
-                self.known[other] = result
-            elif self.position[other] < later and any(self.position[user] > later for user in other.users):
-                raise InPlaceOnView("an in-place call changes a tensor of which a view is read later", result.node)
 
     # -- output ------------------------------------------------------------------------------------------------------
 

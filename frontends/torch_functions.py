@@ -12,7 +12,7 @@ from torch import nn
 from qir.frontends import torch_activations  # noqa: F401  (some spellings below repeat its)
 from qir.frontends.torch_computed import is_computed
 from qir.frontends.torch_lowerings import Builder, Lowering, agreed, known, lowers
-from qir.frontends.torch_tensors import clamp, floordiv, matmul, mul, power, sub
+from qir.frontends.torch_tensors import clamp, div, floordiv, matmul, mul, power, sub
 from qir.graph import Value
 from qir.types import ScalarType
 
@@ -140,7 +140,7 @@ def bitwise_not(build: Builder, input: Value) -> Value:
 
 lowers("Tensor.__mul__", "Tensor.__rmul__")(mul)
 lowers("Tensor.__sub__")(sub)
-lowers("Tensor.__truediv__", "Tensor.__div__")(lowers.table[torch.div])
+lowers("Tensor.__truediv__", "Tensor.__div__")(div)
 lowers("Tensor.__pow__")(power)
 lowers("Tensor.__neg__")(lowers.table[torch.neg])
 lowers("Tensor.__abs__")(lowers.table[torch.abs])
@@ -158,7 +158,9 @@ def reflected_sub(build: Builder, input: Any, other: Any) -> Value:
 
 @lowers("Tensor.__rtruediv__", "Tensor.__rdiv__")
 def reflected_div(build: Builder, input: Any, other: Any) -> Value:
-    """Div the other way round, which torch computes as a product with the reciprocal."""
+    """Div the other way round; of a tensor, which torch computes so, the product with the reciprocal."""
+    if not isinstance(other, Value) or isinstance(other.type, ScalarType):
+        return div(build, other, input)  # type: ignore[no-any-return]
     floating(input)
     return build("Mul", *agreed(build, build("Reciprocal", input), other))
 

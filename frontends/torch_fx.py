@@ -19,6 +19,7 @@ from qir.errors import Loc, QirError
 from qir.frontends.torch_bodies import with_bodies
 from qir.frontends.torch_calls import (
     CHECKS,
+    SPECIAL,
     follows_training,
     full_name,
     function_of,
@@ -276,7 +277,7 @@ class _Importer:
         """Why no lowering may look into the layer; None when one may."""
         if self.whole(layer):
             return Unlowered("it is to stay whole")
-        return Unlowered("it has hooks or parametrizations") if is_special(layer) else None
+        return Unlowered(SPECIAL) if is_special(layer) else None
 
     # -- what is common to all calls ---------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from torch.fx.graph import _Namespace, _snake_case
 from qir.facts import computes
 from qir.frontends.torch_einops import einops_functions
 from qir.frontends.torch_lowerings import plain_name
+from qir.frontends.torch_spans import BEGIN
 from qir.graph import Node
 
 _OPERATORS = {
@@ -68,7 +69,8 @@ class RecordedNames:
         """The name of what `node` is a part of, if it is the last part; else that of its own operator."""
         after = self.following.get(node)
         spelled = node.meta.get("torch_fn")
-        if spelled is None or (after is not None and after.meta.get("torch_fn") == spelled):
+        goes_on = after is not None and after.meta.get("torch_fn") == spelled and node.target is not BEGIN
+        if spelled is None or goes_on:
             name = getattr(node.target, "_opname", getattr(node.target, "__name__", str(node.target)))
         else:
             kind, _, name = spelled[1].rpartition(".")

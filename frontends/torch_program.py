@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from qir.frontends.torch_errors import untraceable
 from qir.frontends.torch_flags import FlagRecorder, Given, rates_in_training, recording_flags
 from qir.frontends.torch_lowerings import DTYPES
+from qir.frontends.torch_spans import Span, recording_spans, stays_whole
 from qir.frontends.torch_trace import nothing_whole
 from qir.frontends.torch_whole import Call, kept_whole, observed
 from qir.types import UNKNOWN, ScalarType, TensorType, Type
@@ -34,6 +35,7 @@ class Recording:
 
     program: torch.export.ExportedProgram
     given: Sequence[Given] = ()
+    spans: Mapping[str, Span] = field(default_factory=dict)
     calls: Mapping[str, Call] = field(default_factory=dict)
     regularizers: Collection[nn.Module] = ()
     inference_only: str = ""
@@ -53,6 +55,8 @@ def export(
     With `dynamic`, the sizes that the model lets be any number are symbols: of all axes, up to rank 3, or of axis 0.
     """
     calls = observed(model, whole, layers, args, keywords)
+    kept = {part for call in calls.values() for part in call.module.modules()}
+    still = {part for module in model.modules() if whole(module) or stays_whole(module) for part in module.modules()}
     given = (args, keywords)
     twice = pytree.tree_map(_twice, given) if dynamic and _is_one(given) and not calls else given
     failures: list[Exception] = []
@@ -60,23 +64,25 @@ def export(
         args, keywords = given if axes is None else twice
         shapes = None if axes is None else dynamic_shapes(model, args, keywords, axes)
         try:
-            with kept_whole(calls), recording_flags(model) as recorder, quiet(), _remembering(shapes is None):
+            with (
+                kept_whole(calls), recording_flags(model, still) as recorder, recording_spans(model, kept) as spans,
+                quiet(), _remembering(shapes is None),
+            ):  # fmt: skip
                 program = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
-            followed, reason = _in_training(model, recorder, args, keywords, whole)
-            return Recording(program, followed, calls, recorder.regularizers, reason)
+            followed, reason = _in_training(model, recorder, args, keywords, still)
+            return Recording(program, followed, spans, calls, recorder.regularizers, reason)
         except Exception as error:  # torch.export raises whatever the model's own code raises, and much of its own
             failures.append(error)
     raise untraceable("torch.export can not follow this model", model, failures[-1]) from failures[-1]
 
 
 def _in_training(
-    model: nn.Module, recorder: FlagRecorder, args: Any, keywords: Any, whole: Callable[[nn.Module], bool]
+    model: nn.Module, recorder: FlagRecorder, args: Any, keywords: Any, still: Collection[nn.Module]
 ) -> tuple[Sequence[Given], str]:
     """What calls were given, and why others are made in training, if they are."""
     if not recorder.asked:
         return recorder.given, ""
-    outermost = [*recorder.regularizers, *filter(whole, model.modules())]
-    still = {part for module in outermost for part in module.modules()}
+    still = {*still, *(part for module in recorder.regularizers for part in module.modules())}
     given = None
     with quiet(), torch.random.fork_rng(devices=[]), suppress(Exception):  # in training it takes other arguments, say
         given = rates_in_training(model, args, keywords, still, recorder.given)

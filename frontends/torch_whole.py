@@ -52,8 +52,7 @@ class Call:
         name = f"torch.nn.{type(self.module).__name__}"
         result = opaque(build, name, args, kwargs, self.module, "it is to stay whole")
         build.added[-1].module = self.path
-        leaves, _ = pytree.tree_flatten_with_path(self.returned)
-        return [reduce(partial(_part, build), keys, result) for keys, leaf in leaves if is_tensor(leaf)]
+        return parts(build, result, self.returned)
 
 
 _CALLS: dict[str, Call] = {}
@@ -92,6 +91,12 @@ def observed(
         stack.enter_context(torch.random.fork_rng(devices=[]))
         model.eval()(*deepcopy(list(args)), **deepcopy(dict(keywords)))
     return calls
+
+
+def parts(build: Builder, whole: Value, returned: Any) -> list[Value]:
+    """The tensors in the result of an opaque call that returned this nest."""
+    leaves, _ = pytree.tree_flatten_with_path(returned)
+    return [reduce(partial(_part, build), keys, whole) for keys, leaf in leaves if is_tensor(leaf)]
 
 
 def _part(build: Builder, whole: Value, key: Any) -> Value:

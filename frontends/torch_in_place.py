@@ -1,0 +1,29 @@
+"""In-place calls of an exported program: who reads what they changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+from qir.errors import QirError
+from qir.frontends.torch_views import SharedMemory
+from qir.graph import Value
+
+if TYPE_CHECKING:
+    from qir.frontends.torch_export import ProgramImporter
+
+
+def overwrite(importer: ProgramImporter, node: fx.Node, target: Any, result: Any) -> None:
+    """From here on, whoever reads what an in-place call changed reads its result. Raises QirError where that is state.
+
+    So do those who read views of it, or what it is a view of. Raises InPlaceOnView where that can not be told.
+    """
+    changed = node.args[0]
+    if not isinstance(target, Value) or not isinstance(result, Value) or not isinstance(changed, fx.Node):
+        return
+    shared = SharedMemory(importer, node)
+    state = importer.known[shared.bases[-1]]
+    if isinstance(state, Value) and state.weight is not None and state.weight.paths:
+        raise QirError(f"the model changes its state {state.weight.paths[0]} in forward", result.node, stage="import")
+    shared.write(result)
