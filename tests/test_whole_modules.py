@@ -138,6 +138,30 @@ def test_a_difference_names_the_first_call_that_differs(importer: Any) -> None:
     assert "test_whole_modules.py:" in text
 
 
+class Noticing(nn.Module):
+    """Computes otherwise where it is exported or compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        if torch.compiler.is_exporting() or torch.compiler.is_compiling():
+            y = y + x
+        return y.softmax(-1)
+
+
+@pytest.mark.parametrize("importer", ["auto", "export"])
+def test_a_model_that_asks_whether_it_is_exported_is_answered_no(importer: Any) -> None:
+    model, x, longer = Noticing().eval(), torch.randn(2, 4), torch.randn(5, 4)
+    prepared = qir.prepare_model(model, example_inputs=(x,), importer=importer)
+    assert same(prepared(longer), model(longer))
+    by_name = qir.prepare_model(model, example_keywords={"x": x})
+    assert same(by_name(x=longer), model(longer))
+    assert not torch.compiler.is_exporting.__module__.startswith("qir")
+
+
 class Between(nn.Module):
     """A layer between two calls of functions."""
 
@@ -170,7 +194,7 @@ def test_a_difference_is_named_for_keyword_examples_too() -> None:
             self.a = nn.Linear(3, 3)
 
         def forward(self, x: Tensor, scale: Tensor) -> Tensor:
-            return self.a(x) * scale * (2 if torch.compiler.is_compiling() else 3)
+            return self.a(x) * scale * (3 if type(x) is Tensor else 2)
 
     with pytest.raises(QirError, match="output 0 of the prepared model differs") as caught:
         qir.prepare_model(Sly(), example_keywords={"x": torch.randn(2, 3), "scale": torch.ones(3)})

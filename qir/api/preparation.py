@@ -110,7 +110,7 @@ def preparation(
             graph.inference_only = graph.inference_only or modes
             tried = _prepared(model, graph, apart, name, examples, in_place)
         except QirError as error:
-            failures[name] = error
+            failures.setdefault(name, error)
             continue
         if made is None or hidden(tried.graph) < hidden(made.graph):
             made = tried
@@ -215,6 +215,7 @@ def importers(
     from qir.frontends.torch_export import import_exported
     from qir.frontends.torch_fx import import_torch
     from qir.frontends.torch_transformer import ATTENTION_LAYERS
+    from qir.frontends.torch_unnoticed import unnoticed
 
     def whole(module: nn.Module) -> bool:
         return any(module is other or type(module) is other for other in excluded)
@@ -237,6 +238,7 @@ def importers(
         ways += [("torch.export", export), ("torch.export", partial(export, dynamic=False))]
         if any(isinstance(module, ATTENTION_LAYERS) for module in model.modules()):
             ways.append(("torch.export", partial(export, dynamic=False, layers=ATTENTION_LAYERS)))
+        ways.append(("torch.export", partial(unnoticed, export)))
     return ways
 
 
