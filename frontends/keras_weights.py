@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -13,6 +12,7 @@ from qir.frontends.keras_lowerings import read_variable, type_of_tensor
 from qir.frontends.keras_names import KerasNames
 from qir.graph import Graph, Value
 from qir.lowering import known
+from qir.names import tell_views_apart
 from qir.weights import Weight
 
 
@@ -45,13 +45,5 @@ class KerasWeights:
         return views[steps]
 
     def settle(self) -> None:
-        """Let no two weights have one path: views that nothing reads go, further ones of a variable get other paths."""
-        for views in self.values.values():
-            kept = [value for value in views.values() if value in self.graph.nx and (value.uses or value.is_output)]
-            for value in list(views.values()):
-                if value in self.graph.nx and value not in kept:
-                    self.graph.remove_weight(value)
-            for number, value in enumerate(kept[1:], 1):
-                assert value.weight is not None
-                paths = tuple(f"{path}_{number}" for path in value.weight.paths)
-                value.weight = replace(value.weight, paths=paths)
+        """Let every weight have paths of its own."""
+        tell_views_apart(self.graph, (views.values() for views in self.values.values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from qir.axis_orders.flow import OrderFlow, Reader, permutation
 from qir.axis_orders.orders import Order, Reading, Reordered, as_written, compose, inverse
 from qir.facts import CALIBRATED
 from qir.graph import Graph, Node, Value
+from qir.names import tell_views_apart
 from qir.pipeline import Pass
 from qir.rewrite import Note, Outcome
 from qir.types import TensorType, Type, refined
@@ -181,15 +182,7 @@ class _Writer:
         for (value, _), view in self.arranged.items():
             root[view] = root.get(value, value)
             families.setdefault(root[view], [root[view]]).append(view)
-        for family in families.values():
-            alive = [value for value in family if value in self.graph.nx and (value.uses or value.is_output)]
-            for value in family:
-                if value in self.graph.nx and value not in alive:
-                    self.graph.remove_weight(value)
-            for number, value in enumerate(alive[1:], 1):
-                assert value.weight is not None
-                paths = tuple(f"{path}_transposed_{number}" for path in value.weight.paths)
-                value.weight = replace(value.weight, paths=paths)
+        tell_views_apart(self.graph, families.values())
 
 
 def _with_ones(shape: tuple[int, ...], axes: Order) -> tuple[int, ...]:

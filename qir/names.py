@@ -1,6 +1,9 @@
-"""New paths for layers."""
+"""New paths for layers and weights."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
 
 from qir.graph import Graph, Node, Value
 
@@ -26,3 +29,20 @@ class Paths:
             path = f"{wanted}_{self.next[wanted]}"
         self.taken.add(path)
         return path
+
+
+def tell_views_apart(graph: Graph, families: Iterable[Iterable[Value]]) -> None:
+    """Let no two of the views of one weight, a family, have one path: those that nothing reads go.
+
+    The first of those that are left keeps the paths that all have; each other gets new ones beside them.
+    """
+    paths = Paths(graph)
+    for family in families:
+        views = [value for value in family if value in graph.nx]
+        read = [value for value in views if value.uses or value.is_output]
+        for value in views:
+            if value not in read:
+                graph.remove_weight(value)
+        for value in read[1:]:
+            assert value.weight is not None
+            value.weight = replace(value.weight, paths=tuple(paths.new("", path) for path in value.weight.paths))

@@ -134,3 +134,19 @@ def test_68_encodings_have_every_version(version: str) -> None:
     data = [np.random.default_rng(0).standard_normal((8, 4)).astype("float32")]
     graph = qir.quantize(model, data=data).graph
     assert encodings_document(encodings_of(graph), version)["version"] == version
+
+
+def test_no_two_weights_have_one_path() -> None:
+    @keras.saving.register_keras_serializable("tests")
+    class Twice(layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.kernel = self.add_weight(shape=(3, 3, 2, 2), name="kernel")
+            self.kernel_1 = self.add_weight(shape=(2,), name="kernel_1")
+
+        def call(self, x: Any) -> Any:
+            return ops.conv(x, self.kernel, padding="same") * ops.sum(self.kernel) + self.kernel_1
+
+    x = keras.Input((8, 8, 2), batch_size=1)
+    graph = qir.import_model(keras.Model(x, Twice(name="twice")(x)))
+    paths = [path for value in graph.weights() if value.weight for path in value.weight.paths]
+    assert sorted(paths) == ["twice.kernel", "twice.kernel_1", "twice.kernel_2"]
