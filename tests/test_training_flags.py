@@ -156,16 +156,11 @@ def test_an_attention_that_holds_a_hook_drops_its_shares_in_training() -> None:
 
 
 @pytest.mark.parametrize("importer", ["fx", "export"])
-def test_a_hook_of_a_layer_that_asks_for_its_flag_is_followed_or_refused(importer: Any) -> None:
+def test_a_hook_of_a_layer_that_asks_for_its_flag_is_followed(importer: Any) -> None:
     model, x = nn.Sequential(nn.utils.spectral_norm(nn.Linear(4, 4)), nn.BatchNorm1d(4)).eval(), torch.rand(2, 4)
     prepared = qir.prepare_model(model, example_inputs=(x,), importer=importer)
-    assert same(prepared(x), model(x))
-    try:
-        actual = returned(prepared, x, True)
-    except QirError as error:
-        assert "asks for self.training" in str(error)
-    else:
-        assert same(actual, returned(model, x, True))
+    for training in (False, True):
+        assert same(returned(prepared, x, training), returned(model, x, training))
 
 
 def test_the_text_of_a_graph_says_that_it_is_one_of_inference() -> None:
@@ -218,11 +213,9 @@ def test_a_layer_that_is_kept_whole_sets_its_modes_itself() -> None:
 
 
 def view_outlives(x: Tensor) -> Tensor:
-    """Changes a view after its base was read, so that torch.export has to make the program functional."""
-    view = x[:, 1]
-    view.add_(1)
-    x.mul_(2)
-    return x + view.unsqueeze(1)
+    """Changes what may be a view or a copy and reads its base, so that torch has to make the program functional."""
+    x.reshape(x.shape[0], -1).add_(1)
+    return x
 
 
 @pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.Dropout(0.5, inplace=True), nn.BatchNorm1d(3)])
