@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from qir.calibration.range_search import MethodName
-from qir.cli import commands, judge
+from qir.cli import graph_commands, judge
 from qir.cli.analyze import add_options, analyze_model
 from qir.cli.encodings import encodings
 from qir.cli.new_pass import write_new_pass
@@ -79,7 +79,7 @@ def _add_opt(found: Commands) -> None:
         "net.qir -p fold-batch-norm --verify-each --print-after all\n"
         "net.onnx -p fold-batch-norm --same-numbers inputs.npz --timing -o net.qir"
     )
-    made = command(found, "opt", commands.opt, "run passes over a graph, and print it or write it", examples)
+    made = command(found, "opt", graph_commands.opt, "run passes over a graph, and print it or write it", examples)
     made.add_argument("file", metavar="FILE", help=FILE)
     made.add_argument("-p", "--passes", default="", metavar="PASSES", help=PASSES)
     made.add_argument("-o", "--output", metavar="OUT", help="write to OUT.qir (weights to OUT.safetensors) or OUT.onnx")
@@ -101,7 +101,7 @@ def _add_opt(found: Commands) -> None:
 
 def _add_passes(found: Commands) -> None:
     help = "list the passes, their options, and the facts that they need, give and break"
-    made = command(found, "passes", commands.passes, help, "\nfold-batch-norm")
+    made = command(found, "passes", graph_commands.passes, help, "\nfold-batch-norm")
     made.add_argument("name", nargs="?", metavar="PASS", help="describe this pass in full")
 
 
@@ -117,7 +117,7 @@ def _add_explain(found: Commands) -> None:
     examples = (
         "fold-batch-norm net.onnx\nunroll-modules,fold-batch-norm net.qir\ninsert-quantizers net.qir --tensor 'relu*'"
     )
-    made = command(found, "explain", commands.explain, help, examples)
+    made = command(found, "explain", graph_commands.explain, help, examples)
     made.add_argument("passes", metavar="PASS", help="a pass, after those that must run before it: a,b,PASS")
     made.add_argument("file", metavar="FILE", help=FILE)
     made.add_argument("--tensor", metavar="NAME", help="say it of the tensors with this name, which may have * and ?")
@@ -125,13 +125,15 @@ def _add_explain(found: Commands) -> None:
 
 
 def _add_show(found: Commands) -> None:
-    made = command(found, "show", commands.show, "print a graph as text", "net.onnx\nnet.qir --summary")
+    made = command(found, "show", graph_commands.show, "print a graph as text", "net.onnx\nnet.qir --summary")
     made.add_argument("file", metavar="FILE", help=FILE)
     made.add_argument("--summary", action="store_true", help="operators counted, inputs, outputs, weights, quantizers")
 
 
 def _add_verify(found: Commands) -> None:
-    made = command(found, "verify", commands.check, "check everything that must be true of a graph", "net.onnx\n-")
+    made = command(
+        found, "verify", graph_commands.check, "check everything that must be true of a graph", "net.onnx\n-"
+    )
     made.add_argument("file", metavar="FILE", help=FILE)
 
 

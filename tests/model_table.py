@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-torch.set_num_threads(1)  # small models are slower on several, and tests run side by side
-
 
 @dataclass(frozen=True)
 class Tokens:

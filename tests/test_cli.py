@@ -242,7 +242,7 @@ def test_an_interrupt_ends_with_130(text: str, monkeypatch: pytest.MonkeyPatch):
     def interrupted(graph: Graph) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("qir.cli.commands.verify", interrupted)
+    monkeypatch.setattr("qir.cli.graph_commands.verify", interrupted)
     assert run("verify", text) == 130
 
 

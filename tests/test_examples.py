@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from examples import digits_qat, keras_digits, keras_subclassed, keras_text_classification, quantsim_resnet18
 from tests.torchvision_cpu import torchvision_models
-
-torch.set_num_threads(1)  # small models are slower on several, and tests run side by side
 
 
 @pytest.mark.slow

@@ -29,8 +29,6 @@ from qir.calibration.observers import Histogram
 from qir.encodings.encoding import Encoding
 from qir.errors import QirError
 
-torch.set_num_threads(1)
-
 
 class Of(nn.Module):
     """A module with a forward of its own and layers."""

@@ -18,7 +18,6 @@ from qir.backends.onnx_qdq import session
 from qir.backends.torch_quantizers import quantizers_of
 from qir.errors import QirError
 
-torch.set_num_threads(1)
 TARGET = "ort-x86-vnni"
 
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from qir import QuantizationSimModel
 from qir.backends.onnx_qdq import session
 
-torch.set_num_threads(1)
-
 
 def clamped() -> nn.Module:
     """Convolutions and clamps; 255 steps of float32(7.97 / 255) end above 7.97."""

@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qir.analysis.results import Analysis, AnalyzedQuantizer
 from qir.api.analyze import analyze
 from qir.api.quantize import quantize
 from qir.batches import Batch
+from qir.cli.arrays import read_labels
 from qir.cli.quantize import calibrate_options, insert_options
-from qir.errors import QirError
 from qir.facts import is_quantizer
 from qir.graph import Graph
 from qir.pages.analysis import has_plots, write_analysis
@@ -52,7 +50,7 @@ def analyze_model(arguments: Namespace) -> None:
     from qir.backends.torch_replay import one_thread
 
     folder = Path(arguments.output)
-    labels = None if arguments.labels is None else _array(Path(arguments.labels))
+    labels = None if arguments.labels is None else read_labels(Path(arguments.labels))
     metric = None if arguments.metric is None else function_at(arguments.metric)
     model = model_of(arguments.model)
     data: Iterable[Batch] = batches_for(model, arguments.data)
@@ -87,13 +85,6 @@ def _size(batch: Batch) -> int:
     parts = [batch] if hasattr(batch, "shape") else batch.values() if isinstance(batch, Mapping) else batch
     shape = next((part.shape for part in parts), ())
     return int(shape[0]) if shape else 1
-
-
-def _array(path: Path) -> np.ndarray:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise QirError(f"can not read labels from {path}: {error}", help="write them with numpy.save") from None
 
 
 @contextmanager

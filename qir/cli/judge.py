@@ -13,7 +13,7 @@ import numpy as np
 
 from qir.api.graph_files import read_graph
 from qir.api.lint import Verdict, lint
-from qir.cli.commands import read_inputs
+from qir.cli.arrays import read_inputs, read_labels
 from qir.errors import QirError, point_at
 from qir.files import write_text
 from qir.graph import Graph, Value
@@ -88,10 +88,7 @@ def _random(value: Value, samples: int, random: np.random.Generator) -> np.ndarr
 
 
 def _labels(path: Path, samples: int) -> np.ndarray:
-    try:
-        labels = np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise QirError(f"can not read labels from {path}: {error}", help="write them with numpy.save") from None
+    labels = read_labels(path)
     if labels.ndim != 1 or len(labels) < samples:
         raise QirError(
             f"{path} holds labels of shape {list(labels.shape)}", help=f"give one for each of {samples} samples"

@@ -1,4 +1,4 @@
-"""What each command of `qir` does."""
+"""What the commands do that show graphs and rewrite them: opt, passes, explain, show, verify."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
-
-import numpy as np
 
 from qir.api.graph_files import check_writable, read_graph, write_graph
+from qir.cli.arrays import read_inputs
 from qir.errors import QirError, point_at
 from qir.execution import default_evaluator
 from qir.facts import is_quantizer
@@ -94,24 +92,6 @@ def _one_of(name: str, names: Sequence[str]) -> str:
         help = f"did you mean {near[0]!r}?" if near else f"the pipeline has: {', '.join(names) or 'no passes'}"
         raise QirError(f"the pipeline has no pass {name!r}", help=help)
     return name
-
-
-def read_inputs(path: Path, graph: Graph) -> list[np.ndarray]:
-    """An array for every input of `graph` from an .npz file: by the input's name, or else in order."""
-    try:
-        with np.load(path, allow_pickle=False) as loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, BadZipFile, AttributeError, TypeError) as error:
-        raise QirError(f"can not read {path}: {error}", help="write it with numpy.savez(path, x=…)") from None
-    names = [value.hint for value in graph.inputs]
-    if all(name in arrays for name in names):
-        return [arrays[name] for name in names]
-    if len(arrays) == len(names):
-        return list(arrays.values())
-    raise QirError(
-        f"{path} holds {len(arrays)} arrays and the graph has {len(names)} inputs",
-        help=f"name the arrays {', '.join(names)}",
-    )
 
 
 # -- passes ----------------------------------------------------------------------------------------------------------
