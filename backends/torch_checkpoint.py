@@ -22,7 +22,8 @@ from qir.errors import QirError
 from qir.graph import Graph, Node
 from qir.quantizers import quantizers, replace_encodings
 from qir.simulation.checkpoint_file import Checkpoint, read_checkpoint, write_checkpoint
-from qir.torch_signature import Fixed, TorchSignature
+from qir.size_expressions import names_in, parsed, written
+from qir.torch_signature import Fixed, Sizes, TorchSignature
 from qir.types import NUMPY, type_of
 from qir.verify import verify
 
@@ -174,7 +175,7 @@ def _signature(graph: Graph) -> dict[str, Any] | None:
     except NotImplementedError as error:
         raise QirError(f"a checkpoint can not hold how the model takes its inputs: {error}") from None
     leaves = [leaf.index if isinstance(leaf, Port) else [leaf.name, leaf.value] for leaf in signature.leaves]
-    return {"leaves": leaves, "names": list(signature.names), "spec": spec, "recorded": signature.recorded}
+    return {"leaves": leaves, "names": list(signature.names), "spec": spec, "sizes": _written_sizes(signature.sizes)}
 
 
 def _read_signature(given: Any, graph: Graph, path: str | Path) -> TorchSignature | None:
@@ -185,9 +186,26 @@ def _read_signature(given: Any, graph: Graph, path: str | Path) -> TorchSignatur
         _damaged(path, "its signature is of other inputs")
     try:
         spec = None if given["spec"] is None else pytree.treespec_loads(given["spec"])
+        sizes = None if given["sizes"] is None else _read_sizes(given["sizes"], graph)
     except Exception as error:  # torch raises what it meets
         _damaged(path, f"its signature can not be read: {error}")
-    return TorchSignature(leaves, tuple(given["names"]), spec, given["recorded"])
+    return TorchSignature(leaves, tuple(given["names"]), spec, sizes)
+
+
+def _written_sizes(sizes: Sizes | None) -> dict[str, Any] | None:
+    if sizes is None:
+        return None
+    of_inputs = [list(map(written, own)) if isinstance(own, tuple) else own for own in sizes.of_inputs]
+    return {"of_inputs": of_inputs, "conditions": list(map(written, sizes.conditions))}
+
+
+def _read_sizes(given: dict[str, Any], graph: Graph) -> Sizes:
+    of_inputs = tuple(tuple(map(parsed, own)) if isinstance(own, list) else own for own in given["of_inputs"])
+    conditions = tuple(map(parsed, given["conditions"]))
+    known = {size for own in of_inputs for size in (own if isinstance(own, tuple) else (own,)) if isinstance(size, str)}
+    if len(of_inputs) != len(graph.inputs) or not all(names_in(condition) <= known for condition in conditions):
+        raise QirError("its sizes are of other inputs")
+    return Sizes(of_inputs, conditions)
 
 
 def _damaged(path: str | Path, why: str) -> NoReturn:

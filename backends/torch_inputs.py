@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+from collections import Counter
+from collections.abc import Sequence
 from inspect import Signature
 from keyword import iskeyword
 from typing import Any
@@ -15,6 +17,7 @@ from qir.attributes import Port
 from qir.backends.torch_parts import identifier
 from qir.errors import QirError
 from qir.graph import Graph, Value
+from qir.size_expressions import Expression, evaluate, names_in, written
 from qir.text.printing import Names
 from qir.torch_signature import Fixed, TorchSignature
 
@@ -40,8 +43,10 @@ def emit_inputs(graph: Graph, to: fx.Graph) -> dict[Value, fx.Node]:
             constants.append((made, leaf))
     for made, leaf in constants:
         to.call_function(check_fixed, (made, leaf.name, leaf.value))
-    if signature.recorded:
-        _check_sizes_of(found, to)
+    if signature.sizes is not None:
+        inputs = tuple(found[value] for value in graph.inputs)
+        called = tuple(value.hint for value in graph.inputs)
+        to.call_function(check_sizes, (inputs, called, signature.sizes.of_inputs, signature.sizes.conditions))
     if signature.spec is not None:
         to.set_codegen(_PyTreeCodeGen(_PyTreeInfo(list(signature.names), signature.spec, None)))
     return found
@@ -52,27 +57,53 @@ def _parameter(hint: str) -> str:
     return f"{name}_" if iskeyword(name) else name
 
 
-def _check_sizes_of(inputs: dict[Value, fx.Node], to: fx.Graph) -> None:
-    """What was recorded for some sizes may compute something else for others."""
-    for value, node in inputs.items():
-        sizes = tuple(size if isinstance(size, int) else None for size in value.type.shape or ())
-        if any(size is not None for size in sizes):
-            to.call_function(check_sizes, (node, value.hint, sizes))
-
-
 def _check_fixed(x: Any, name: str, value: Any) -> None:
     """Raise QirError unless an argument is the constant that it was when the model was prepared."""
-    Fixed(name, value).check(x)
+    if isinstance(x, fx.Proxy):
+        x.tracer.create_proxy("call_function", check_fixed, (x, name, value), {})
+    else:
+        Fixed(name, value).check(x)
 
 
-def _check_sizes(x: Any, name: str, sizes: tuple[int | None, ...]) -> None:
-    """Raise QirError unless a tensor has these sizes; None stands for any."""
-    if isinstance(x, torch.Tensor):
-        fits = len(x.shape) == len(sizes) and all(b in (None, a) for a, b in zip(x.shape, sizes, strict=True))
-        if not fits:
-            wanted = ", ".join("any" if size is None else str(size) for size in sizes)
-            raise QirError(f"{name} has the shape {tuple(x.shape)}; torch.export recorded the model for ({wanted})",
-                           help="prepare the model with example inputs of this shape")  # fmt: skip
+def _check_sizes(
+    inputs: Sequence[Any], names: Sequence[str], sizes: Sequence[Any], conditions: Sequence[Expression]
+) -> None:
+    """Raise QirError unless these inputs have the sizes that `qir.torch_signature.Sizes` says."""
+    if traced := [x for x in inputs if isinstance(x, fx.Proxy)]:
+        traced[0].tracer.create_proxy("call_function", check_sizes, (inputs, names, sizes, conditions), {})
+        return
+    known: dict[str, Any] = {}
+    tensors = [(x, name, wanted) for x, name, wanted in zip(inputs, names, sizes, strict=True)
+               if isinstance(x, torch.Tensor) and isinstance(wanted, tuple | list)]  # fmt: skip
+    for x, name, wanted in tensors:
+        if len(x.shape) != len(wanted):
+            raise _refusal(x, name, wanted, sizes)
+        for size, actual in zip(wanted, x.shape, strict=True):
+            if isinstance(size, str):
+                known.setdefault(size, actual)
+    known.update({wanted: x for x, wanted in zip(inputs, sizes, strict=True) if isinstance(wanted, str)})
+    for x, name, wanted in tensors:
+        if not all(evaluate(size, known) == actual for size, actual in zip(wanted, x.shape, strict=True)):
+            raise _refusal(x, name, wanted, sizes)
+    for condition in conditions:
+        if not evaluate(condition, known):
+            found = ", ".join(f"{name} is {known[name]}" for name in sorted(names_in(condition)))
+            places = " and ".join(f"{name} has the shape {_shape(wanted, ())}" for _, name, wanted in tensors)
+            raise QirError(f"torch.export recorded the model for {written(condition)}, and {found}, where {places}",
+                           help="prepare the model with example inputs of these sizes")  # fmt: skip
+
+
+def _refusal(x: torch.Tensor, name: str, wanted: Sequence[Expression], sizes: Sequence[Any]) -> QirError:
+    counts = Counter(size for others in sizes for size in (others if isinstance(others, tuple | list) else ()))
+    lone = [size for size, count in counts.items() if count == 1 and isinstance(size, str)]
+    return QirError(
+        f"{name} has the shape {tuple(x.shape)}; torch.export recorded the model for {_shape(wanted, lone)}",
+        help="prepare the model with example inputs of this shape",
+    )
+
+
+def _shape(sizes: Sequence[Expression], lone: Sequence[str]) -> str:
+    return f"({', '.join('any' if size in lone else written(size) for size in sizes)})"
 
 
 check_fixed, check_sizes = _check_fixed, _check_sizes  # importers know calls that only check by the underscore

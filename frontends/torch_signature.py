@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.export.graph_signature import ConstantArgument
 
 from qir.attributes import Port
-from qir.torch_signature import Fixed, TorchSignature
+from qir.size_expressions import Expression, names_in, parsed
+from qir.torch_signature import Fixed, Sizes, TorchSignature
 
 PLAIN = bool | int | float | str | None
 
@@ -41,10 +44,43 @@ def checked_constant(argument: fx.Node) -> Fixed | None:
 
 
 def exported_signature(program: torch.export.ExportedProgram, leaves: Sequence[Port | Fixed]) -> TorchSignature:
-    """Of an exported program whose inputs are these leaves."""
+    """Of an exported program whose inputs are these leaves.
+
+    Raises QirError where torch.export holds the sizes to something that can not be told.
+    """
     names, spec = tuple(program.module_call_graph[0].signature.forward_arg_names), program.call_spec.in_spec
     nested = not all(child.is_leaf() for part in spec.children() for child in part.children())
-    return TorchSignature(tuple(leaves), names, spec, True) if nested else TorchSignature(tuple(leaves), recorded=True)
+    sizes = _sizes(program)
+    return TorchSignature(tuple(leaves), names, spec, sizes) if nested else TorchSignature(tuple(leaves), sizes=sizes)
+
+
+def _sizes(program: torch.export.ExportedProgram) -> Sizes:
+    """What torch.export holds the inputs to: their sizes, the ranges of these, and what forward's branches found."""
+    given = {spec.arg.name for spec in program.graph_signature.input_specs
+             if spec.kind.name == "USER_INPUT" and not isinstance(spec.arg, ConstantArgument)}  # fmt: skip
+    examples = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in given]
+    of_inputs = tuple(map(_of_example, examples))
+    known = {size for sizes in of_inputs for size in (sizes if isinstance(sizes, tuple) else (sizes,))
+             if isinstance(size, str)}  # fmt: skip
+    shape_env = next((x.fake_mode.shape_env for x in examples if isinstance(x, FakeTensor)), None)
+    guards = [] if shape_env is None else [str(shape_env.simplify(guard.expr)) for guard in shape_env.guards]
+    conditions = dict.fromkeys(parsed(text) for text in [*guards, *_ranges(program)] if text != "True")
+    return Sizes(of_inputs, tuple(condition for condition in conditions if names_in(condition) <= known))
+
+
+def _of_example(example: Any) -> tuple[Expression, ...] | str | None:
+    if isinstance(example, torch.Tensor):
+        return tuple(parsed(str(size)) for size in example.shape)
+    return str(example) if isinstance(example, torch.SymInt) and str(example).isidentifier() else None
+
+
+def _ranges(program: torch.export.ExportedProgram) -> Iterator[str]:
+    """The bounds of sizes. Torch assumes of all that they are 2 at least, which is looked into elsewhere."""
+    for symbol, bounds in program.range_constraints.items():
+        if bounds.lower > 2:
+            yield f"{symbol} >= {bounds.lower}"
+        if bounds.upper.is_finite and bounds.upper < 2**31:
+            yield f"{symbol} <= {bounds.upper}"
 
 
 def without_fixed(forward: Any, arguments: Sequence[Any], fixed: Mapping[str, Any]) -> list[Any]:

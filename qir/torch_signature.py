@@ -8,6 +8,7 @@ from typing import Any
 
 from qir.attributes import Port
 from qir.errors import QirError
+from qir.size_expressions import Expression
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,29 @@ class Fixed:
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """What holds of the inputs: for each its sizes, expressions over names, and conditions over the same names.
+
+    An input that is a number has a name in the place of its sizes, and one of which nothing is known has None.
+    """
+
+    of_inputs: tuple[tuple[Expression, ...] | str | None, ...]
+    conditions: tuple[Expression, ...] = ()
+
+
+@dataclass(frozen=True)
 class TorchSignature:
     """The leaves of the arguments in order: a `Port` for each input of the graph, and every other is `Fixed`.
 
     `spec` is torch's tree of the positional and keyword arguments, and `names` are the parameters of forward; without
-    it each leaf is a parameter, and those that are fixed after the last input may be left out. `recorded` says that
-    the graph was recorded of a run, so that a size which is a number is the only one that it is right for.
+    it each leaf is a parameter, and those that are fixed after the last input may be left out. `sizes` are there for a
+    graph that was recorded of a run, and say what sizes it is right for.
     """
 
     leaves: tuple[Port | Fixed, ...]
     names: tuple[str, ...] = ()
     spec: Any = None
-    recorded: bool = False
+    sizes: Sizes | None = None
 
     @property
     def fixed(self) -> dict[int, Fixed]:

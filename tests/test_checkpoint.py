@@ -229,7 +229,7 @@ def test_nothing_in_a_checkpoint_is_executed(saved: Path) -> None:
     header, content = parts(saved)
     settings_ = json.loads(header["__metadata__"]["settings"])
     bad = '[1, {"type": "os.system", "context": "\\"true\\"", "children_spec": []}]'
-    settings_["module"]["signature"] = {"leaves": [0], "names": ["x"], "spec": bad, "recorded": True}
+    settings_["module"]["signature"] = {"leaves": [0], "names": ["x"], "spec": bad, "sizes": None}
     header["__metadata__"]["settings"] = json.dumps(settings_)
     path = saved.with_name("hostile.ckpt")
     put(path, header, content)

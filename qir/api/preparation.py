@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from qir.api.keras import is_keras, prepare_keras
 from qir.api.opaque_report import opaque_calls
 from qir.api.same_outputs import Examples, check_equal, close, same
+from qir.api.sizes_of_one import without_wrong_ones
 from qir.errors import QirError
 from qir.graph import Graph, Node
 from qir.ops import composed_families
@@ -252,11 +253,15 @@ def _prepared(
     outcomes = Outcomes()
     pipeline = Pipeline.of(*([] if apart is None else [apart]), *Pipeline.parse(PREPARE).passes)
     module = emit_torch(pipeline.run(graph, [outcomes]), share=in_place)
+    if examples.given:
+        check_equal(model, module, importer, examples, same if apart is None or apart.only_exact else close)
+        original = model if isinstance(model, nn.Module) else model.module()
+        if (signature := without_wrong_ones(original, module, graph, examples)) is not None:
+            graph.signature = signature
+            module = emit_torch(graph, share=in_place)
     *_, lifted, unrolled = (outcome.done for outcome in outcomes.kept)
     module.meta["opaque_calls"] = opaque_calls(graph)
     module.meta["new_layers"] = {note.module: str(note.loc or "") for note in (*lifted, *unrolled)}
-    if examples.given:
-        check_equal(model, module, importer, examples, same if apart is None or apart.only_exact else close)
     if isinstance(model, nn.Module):
         copy_training_flags(module, model)
     return Preparation(module, graph, importer, lifted, unrolled)

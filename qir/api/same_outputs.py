@@ -45,8 +45,8 @@ def check_equal(
     original = model if isinstance(model, nn.Module) else model.module()
     keywords = examples.named(original)
     given = keywords if importer == "torch.export" else examples.keywords
-    run = partial(_run, "the model", original, examples.inputs or (), keywords)
-    run_prepared = partial(_run, "the prepared model", inputs=examples.inputs or (), keywords=given)
+    run = partial(outputs, "the model", original, examples.inputs or (), keywords)
+    run_prepared = partial(outputs, "the prepared model", inputs=examples.inputs or (), keywords=given)
     (expected, shape), (actual, prepared_shape) = run(), run_prepared(prepared)
     message = None
     if len(expected) != len(actual):
@@ -66,8 +66,11 @@ def check_equal(
     raise QirError(message, stage="prepare", snippet=snippet, help=help)
 
 
-def _run(who: str, module: nn.Module, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[list[Any], Any]:
-    """The leaves of what a module returns in evaluation mode, and how it arranges them."""
+def outputs(who: str, module: nn.Module, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[list[Any], Any]:
+    """The leaves of what a module returns in evaluation mode, and how it arranges them.
+
+    Raises QirError, naming it as `who`, where it fails, or returns something else in its second call.
+    """
     import torch
     from torch.utils import _pytree as pytree
 
