@@ -119,6 +119,8 @@ def full_name(target: Any) -> str:
     known = torch.overrides.resolve_name(target) if callable(target) else None
     if known is not None and not known.startswith("torch.Tensor."):
         return str(known)
+    if isinstance(owner := getattr(target, "__self__", None), type):
+        return f"{owner.__module__}.{owner.__name__}.{target.__name__}"
     module = getattr(target, "__module__", None) or "torch"
     return f"{module}.{getattr(target, '__name__', type(target).__name__)}"
 

@@ -12,6 +12,7 @@ from qir.facts import computes
 from qir.frontends.torch_einops import einops_functions
 from qir.frontends.torch_lowerings import plain_name
 from qir.frontends.torch_spans import BEGIN
+from qir.frontends.torch_whole import WHOLE
 from qir.graph import Node
 
 _OPERATORS = {
@@ -67,6 +68,8 @@ class RecordedNames:
 
     def of(self, node: fx.Node) -> str:
         """The name of what `node` is a part of, if it is the last part; else that of its own operator."""
+        if node.target is WHOLE:
+            return str(node.args[1]).rpartition(":")[0].replace(".", "_")
         after = self.following.get(node)
         spelled = node.meta.get("torch_fn")
         goes_on = after is not None and after.meta.get("torch_fn") == spelled and node.target is not BEGIN

@@ -16,12 +16,13 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from qir.frontends.torch_autograd import recorded_functions
 from qir.frontends.torch_errors import untraceable
 from qir.frontends.torch_flags import FlagRecorder, Given, rates_in_training, recording_flags
 from qir.frontends.torch_lowerings import DTYPES
 from qir.frontends.torch_spans import Span, recording_spans, stays_whole
 from qir.frontends.torch_trace import nothing_whole
-from qir.frontends.torch_whole import Call, kept_whole, observed
+from qir.frontends.torch_whole import Whole, kept_whole, observed
 from qir.types import UNKNOWN, ScalarType, TensorType, Type
 
 
@@ -36,7 +37,7 @@ class Recording:
     program: torch.export.ExportedProgram
     given: Sequence[Given] = ()
     spans: Mapping[str, Span] = field(default_factory=dict)
-    calls: Mapping[str, Call] = field(default_factory=dict)
+    calls: Mapping[str, Whole] = field(default_factory=dict)
     regularizers: Collection[nn.Module] = ()
     inference_only: str = ""
 
@@ -66,11 +67,11 @@ def export(
         try:
             with (
                 kept_whole(calls), recording_flags(model, still) as recorder, recording_spans(model, kept) as spans,
-                quiet(), _remembering(shapes is None),
+                quiet(), _remembering(shapes is None), recorded_functions() as functions,
             ):  # fmt: skip
                 program = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
             followed, reason = _in_training(model, recorder, args, keywords, still)
-            return Recording(program, followed, spans, calls, recorder.regularizers, reason)
+            return Recording(program, followed, spans, {**calls, **functions}, recorder.regularizers, reason)
         except Exception as error:  # torch.export raises whatever the model's own code raises, and much of its own
             failures.append(error)
     raise untraceable("torch.export can not follow this model", model, failures[-1]) from failures[-1]

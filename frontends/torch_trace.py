@@ -15,6 +15,7 @@ import torch
 from torch import fx, nn
 
 from qir.errors import Loc, QirError
+from qir.frontends.torch_autograd import traced_functions
 from qir.frontends.torch_draws import RecordingDraws
 from qir.frontends.torch_einops import einops_functions, recording_einops
 from qir.frontends.torch_errors import untraceable
@@ -172,7 +173,7 @@ def trace(
         traced = _traced(model, tracer)
         if state := changed():
             again = _traced(model, _Tracer(fixed, whole, []))
-            if list(map(described, traced.graph.nodes)) != list(map(described, again.graph.nodes)):
+            if described(traced.graph) != described(again.graph):
                 message = f"forward changes {state[0]} and computes with it, and a graph keeps no state"
                 raise QirError(message, stage="import", help="keep that module whole: modules_to_exclude=[…]")
         if tracer.asked and not _follows(model, traced, tracer):
@@ -201,7 +202,7 @@ def _equal(a: Any, b: Any) -> bool:
 def _traced(model: nn.Module, tracer: _Tracer) -> Trace:
     before = set(vars(model))
     try:
-        with RecordingDraws(tracer):
+        with RecordingDraws(tracer), traced_functions(tracer):
             graph = tracer.trace(model)
     except QirError:
         raise

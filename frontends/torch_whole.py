@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -38,6 +39,12 @@ class Call:
     returned: Any
     excluded: bool = True
 
+    def like(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """New tensors like those that the module returned."""
+        leaves = pytree.tree_leaves(self.returned)
+        device = tensors[0].device if tensors else "cpu"
+        return [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=device) for t in leaves if is_tensor(t)]
+
     def build(self, build: Builder, operands: Sequence[Value]) -> list[Value]:
         """The tensors that the module returns: from its lowering, or of an opaque call where it is excluded."""
         given = iter(operands)
@@ -55,14 +62,21 @@ class Call:
         return parts(build, result, self.returned)
 
 
-_CALLS: dict[str, Call] = {}
+class Whole(Protocol):
+    """What WHOLE stands for: it makes tensors like its results, and its place in a graph."""
+
+    def like(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]: ...
+
+    def build(self, build: Builder, operands: Sequence[Value]) -> list[Value]: ...
+
+
+CALLS: MutableMapping[str, Whole] = WeakValueDictionary()
+"""The calls that are being recorded, by the name that WHOLE is given."""
 
 
 @torch.library.register_fake("qir::whole", lib=_LIBRARY)  # type: ignore[untyped-decorator]
 def _like_the_recorded(tensors: Sequence[torch.Tensor], call: str) -> list[torch.Tensor]:
-    leaves = pytree.tree_leaves(_CALLS[call].returned)
-    device = tensors[0].device if tensors else "cpu"
-    return [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=device) for t in leaves if is_tensor(t)]
+    return CALLS[call].like(tensors)
 
 
 def is_tensor(leaf: Any) -> bool:
@@ -113,12 +127,11 @@ def kept_whole(calls: Mapping[str, Call]) -> Iterator[None]:
     modules = {call.path: call.module for call in calls.values()}
     before = {path: vars(module).get("forward") for path, module in modules.items()}
     try:
-        _CALLS.update(calls)
+        CALLS.update(calls)
         for path, module in modules.items():
             vars(module)["forward"] = _forward(path, calls)
         yield
     finally:
-        _CALLS.clear()
         for path, module in modules.items():
             del vars(module)["forward"]
             if before[path] is not None:
