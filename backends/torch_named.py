@@ -33,6 +33,7 @@ pow rshift setitem sub truediv truth xor iadd iand ifloordiv ilshift imatmul imo
 ixor
 """
 _BUILTINS = "abs bool divmod float getattr int len max min pow range round sum tuple"
+_METHODS = "new_empty new_empty_strided new_full new_ones new_tensor new_zeros"
 _MATH = "ceil exp floor log log2 prod sqrt trunc"
 _ATTRIBUTES = "H T device dtype imag is_cuda itemsize layout mH mT names nbytes ndim real requires_grad shape"
 
@@ -41,6 +42,7 @@ HOMES = {
     "builtins": (builtins, frozenset(_BUILTINS.split())),
     "math": (math, frozenset(_MATH.split())),
     "": (torch, frozenset(_MAKERS.split())),
+    "Tensor": (torch.Tensor, frozenset(_METHODS.split())),
 }
 """The functions by name that are known beside those of tensors, and where they are."""
 

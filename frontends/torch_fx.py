@@ -47,7 +47,7 @@ from qir.frontends.torch_trace import (
     trace,
     users_line,
 )
-from qir.frontends.torch_training import TrainingFlag
+from qir.frontends.torch_training import TrainingFlag, flag_by_name
 from qir.frontends.torch_weights import Weights
 from qir.graph import Graph, Node, Value
 from qir.torch_signature import Fixed, TorchSignature
@@ -224,6 +224,7 @@ class _Importer:
         result = tried(build, lowering, args, kwargs)
         if isinstance(result, Unlowered):
             host = None if node.op == "call_method" else node.target
+            args, kwargs = flag_by_name(host, args, kwargs)
             result = opaque(build, name, args, kwargs, host, str(result))
         elif follows_training(norm):
             build.added[-1].module, build.added[-1].host = self._scope(node), norm

@@ -7,8 +7,9 @@ the flags up, and both are compared.
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
+from qir.attributes import TRAINING
 from qir.frontends.torch_calls import follows_training, is_special
 from qir.frontends.torch_lines import is_users
 from qir.lines import shortened
@@ -86,6 +88,15 @@ def users_frame(frame: FrameType | None, last: Any) -> tuple[str, int]:
             return shortened(frame.f_code.co_filename), frame.f_lineno
         frame = frame.f_back
     return "", 0
+
+
+def flag_by_name(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+    """The arguments of a call of a Python function; where a flag is one of them, it and those behind it by name."""
+    place = next((place for place, value in enumerate(args) if value is TRAINING), None)
+    if place is None:
+        return args, dict(kwargs)
+    names = list(inspect.signature(function).parameters)
+    return args[:place], {**dict(zip(names[place:], args[place:], strict=False)), **kwargs}
 
 
 def set_flags(model: nn.Module, training: bool = False, without: Collection[nn.Module] = ()) -> list[Asked]:

@@ -133,3 +133,33 @@ def test_an_argument_that_no_lowering_takes_leaves_the_call_whole() -> None:
     (node,) = imported.nodes()
     assert node.definition.opaque
     assert node.op == "torch.quantile"
+
+
+class Sizes(nn.Module):
+    """A function of a tensor and its sizes."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x * 2)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.reshape(x.shape[:-1] + (2, -1)),  # noqa: RUF005
+        lambda x: x.view(x.size()[:-1] + (2, 3)),  # noqa: RUF005
+        lambda x: x.reshape((-1,) + x.shape[1:] * 1),
+        lambda x: x.reshape(x.shape[0], x.shape[1:].numel()),
+        lambda x: x.new_zeros(x.size()) + x.new_full((x.shape[0], 1, 1), 2.0) + x.new_tensor(3.0),
+        lambda x: x.data + x,
+    ],
+)
+def test_sizes_are_put_together(function: Callable[[Tensor], Tensor], typed: bool) -> None:
+    model, x = Sizes(function), torch.rand(2, 3, 6)
+    prepared = qir.prepare_model(model, example_inputs=(x,), importer="fx") if typed else qir.prepare_model(model)
+    other = torch.rand(4, 3, 6)
+    assert torch.equal(prepared(other), model(other))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import qir
 from qir import QirError
@@ -87,6 +87,20 @@ def returned(model: nn.Module, x: Tensor, training: bool) -> Any:
     model.train(training)
     torch.manual_seed(5)
     return model(x)
+
+
+@fx.wrap  # type: ignore[untyped-decorator]
+def drop_some(x: Tensor, rate: float, training: bool, scale: float = 2.0) -> Tensor:
+    """Drops values in training; torch.fx does not look into it."""
+    return x * scale * (torch.rand_like(x) > rate) if training else x
+
+
+@pytest.mark.parametrize("options", [{}, {"importer": "fx"}])
+def test_a_wrapped_function_is_given_the_flag(options: Any) -> None:
+    model, x = Net(lambda net, x: drop_some(x, 0.4, net.training, 3.0)).eval(), torch.rand(2, 3, 4)
+    prepared = qir.prepare_model(model, example_inputs=(x,) if options else None, **options)
+    for training in (False, True, False):
+        assert same(returned(prepared, x, training), returned(model, x, training))
 
 
 @pytest.mark.parametrize("importer", [None, "fx", "export"])
