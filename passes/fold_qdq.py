@@ -23,9 +23,10 @@ from qir.weights import Weight
 class FoldQdq(Pass, name="fold-qdq"):
     """Make a calibrated quantizer of each QuantizeLinear with its DequantizeLinear, and of each integer weight.
 
-    A weight that is stored in integers becomes the float weight that they stand for, and its quantizer. Quantizers that
-    read the same scale and zero point share an encoding; a bias whose scale is the product of the two that it is added
-    to, has the product of their encodings. `legalize-onnx` writes the same integers again, bit for bit.
+    A weight that is stored in integers becomes the float weight that they stand for, and its quantizer; so does a table
+    of which integers are looked up: the float values are looked up then. Quantizers that read the same scale and zero
+    point share an encoding; a bias whose scale is the product of the two that it is added to, has the product of their
+    encodings. `legalize-onnx` writes the same integers again, bit for bit.
 
         graph @g(%x: f32[2]) {
           %x_quantized = QuantizeLinear %x, f32[](0.5), u8[](7) : u8[2]
@@ -72,6 +73,8 @@ class _Folder:
             return encoding
         if points.weight is not None:
             return self.of_weight(node, points, encoding)
+        if points.node is not None and points.node.op == "Gather" and points.node.operands[0].weight is not None:
+            return self.of_table(node, points.node)
         if points.node is None or points.node.op != "QuantizeLinear":
             return Miss("the integers come from elsewhere than a QuantizeLinear")
         source = points.node
@@ -122,11 +125,39 @@ class _Folder:
             self.weights[points, encoding] = self.add(float_weight, encoding, node)
         return self.weights[points, encoding]
 
+    def of_table(self, node: Node, lookup: Node) -> Value | Miss:
+        """What is looked up of the float table that the integers stand for, which has a quantizer."""
+        table, indices = lookup.operands
+        axis = _axis_of_table(node, lookup)
+        if isinstance(axis, Miss):
+            return axis
+        attrs = {**node.attrs, "axis": axis}
+        stored = self.graph.add("DequantizeLinear", [table, *node.operands[1:]], attrs, like=node)
+        values = self.quantizer(stored)
+        self.graph.erase(stored)
+        if isinstance(values, Miss):
+            return values
+        hint = node.result.hint
+        return self.graph.add("Gather", [values, indices], lookup.attrs, like=lookup, hint=hint).result
+
     def add(self, x: Value, encoding: Encoding, node: Node) -> Value:
         """A quantizer of `x` in a layer of its own."""
         layer = self.paths.new("", f"{x.hint}_quantizer")
         attrs = {"encoding": encoding}
         return self.graph.add("qir.Quantize", [x], attrs, module=layer, hint=node.result.hint, locs=node.locs).result
+
+
+def _axis_of_table(node: Node, lookup: Node) -> int | Miss:
+    """Which axis of a table has the scales with which what is looked up of it is dequantized."""
+    table, indices = (value.type.rank for value in lookup.operands)
+    if node.operands[1].array.size == 1:
+        return int(node.attr("axis"))
+    if table is None or indices is None:
+        return Miss("the rank of the table or of the indices is not known")
+    axis, rows = node.attr("axis") % (table + indices - 1), lookup.attr("axis") % table
+    if rows <= axis < rows + indices:
+        return Miss("its scales are those of places, and not of features")
+    return int(axis if axis < rows else axis - indices + 1)
 
 
 def _is_integer(dtype: str | None) -> bool:

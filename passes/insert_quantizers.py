@@ -18,7 +18,7 @@ from qir.placement.options import placement_of
 from qir.placement.placement import Grid, Group, OperandRule, Parameter, Placement, Rule, Settings, parameter_names
 from qir.quantizers import quantizer_of
 from qir.rewrite import Note, Outcome
-from qir.traits import Weighted
+from qir.traits import LooksUp, Weighted
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,8 @@ class _Insertion:
                 source = "" if settings is None else settings.sources.get(name, self.placement.name)
                 why = self.decisions.why_float.get(node, f"{name} of {node.op} stays in float ({source})")
                 self.note(value, why, False)
+            elif node.definition.trait(LooksUp) is not None and not value.weight.trainable:
+                self.note(value, f"the {node.op} that looks it up reads a table that nothing trained", False)
             elif said.grid.product:
                 self.bias(node, port, said.grid, settings.sources[name])
             else:
@@ -179,9 +181,7 @@ class _Insertion:
     def parameter(self, use: Use, name: str, said: Parameter, settings: Settings) -> None:
         node, port = use
         value = node.operands[port]
-        weighted = node.definition.trait(Weighted)
-        channels = weighted is not None and port == weighted.weight and settings.per_channel
-        axis = weighted.output_axis(node) if weighted is not None and channels else None
+        axis = _axis(use, said, settings)
         grid = self.like_output(node, said.grid) if said.like_output else said.grid
         wanted = grid.encoding(axis)
         made = next((r for r, _ in value.uses if is_quantizer(r) and _alike(r.attrs["encoding"], wanted)), None)
@@ -266,6 +266,15 @@ class _Insertion:
                               module=self.paths.new(parent, name))  # fmt: skip
         self.grids[made] = grid
         return made
+
+
+def _axis(use: Use, said: Parameter, settings: Settings) -> int | None:
+    """The axis of a parameter that has a scale for each index; None for one scale."""
+    node, port = use
+    weighted, looks_up = node.definition.trait(Weighted), node.definition.trait(LooksUp)
+    if weighted is not None and port == weighted.weight and settings.per_channel:
+        return weighted.output_axis(node)
+    return looks_up.feature_axis(node) if looks_up is not None and said.per_feature else None
 
 
 def _alike(a: Encoding, b: Encoding) -> bool:

@@ -29,6 +29,7 @@ from qir.traits import (
     Elementwise,
     IdentityInInference,
     KeepsGrid,
+    LooksUp,
     MovesData,
     Permutes,
     Shapes,
@@ -60,6 +61,11 @@ def _gemm_axis(node: Node) -> int | None:
 def _transposed_axis(node: Node) -> int | None:
     """ConvTranspose's weight is [inputs, outputs / group, …]: with groups, one index reaches several outputs."""
     return 1 if node.attr("group") == 1 else None
+
+
+def _feature_axis(node: Node) -> int | None:
+    rank = node.operands[0].type.rank
+    return None if rank is None or rank < 2 else rank - 1 if node.attr("axis") % rank != rank - 1 else rank - 2
 
 
 def limits(node: Node, low: int, high: int) -> tuple[float | None, float | None] | None:
@@ -109,7 +115,7 @@ TRAITS: dict[str, tuple[Trait, ...]] = {
     "Unsqueeze": (MovesData(), UNSQUEEZING),
     "Slice": (MovesData(), SLICING),
     "Split": (MovesData(), ALONG_AXIS),
-    "Gather": (CopiesData(), GATHERING),
+    "Gather": (LooksUp(_feature_axis), GATHERING),
     "Expand": (MovesData(), REPEATING),
     "Tile": (CopiesData(), REPEATING),
     "Pad": (PADDING,),

@@ -24,6 +24,7 @@ BUILT_IN = {
     "fold-padding": "qir.passes.fold_padding:FoldPadding",
     "fold-qdq": "qir.passes.fold_qdq:FoldQdq",
     "fuse-integer": "qir.passes.fuse_integer:FuseInteger",
+    "gather-integers": "qir.passes.gather_integers:GatherIntegers",
     "infer-shapes": "qir.passes.infer_shapes:InferShapes",
     "insert-quantizers": "qir.passes.insert_quantizers:InsertQuantizers",
     "keep-sums-apart": "qir.passes.keep_sums_apart:KeepSumsApart",

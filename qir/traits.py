@@ -32,6 +32,17 @@ class CopiesData(MovesData):
 
 
 @dataclass(frozen=True)
+class LooksUp(CopiesData):
+    """It picks slices of operand 0 by indices: a constant there is a table, as that of an embedding.
+
+    `feature_axis` is the last axis of operand 0 that every slice has; None when slices are numbers or the rank is not
+    known.
+    """
+
+    feature_axis: Callable[[Node], int | None]
+
+
+@dataclass(frozen=True)
 class Blanks(Trait):
     """Every element of the result is the element of operand 0 at its place, or zero."""
 

@@ -120,6 +120,12 @@ CASES: dict[str, list[Case]] = {
              done="becomes com.microsoft.QLinearAdd"),
         Case(body(INTEGERS, "%a: u8[4], %b: u8[4]", "%s"), left="its result has 1 readers"),
     ],
+    "gather-integers": [
+        Case(body("%t = DequantizeLinear i8[3,2](1, 2, 3, 4, 5, 6), f32[](0.5) : f32[3,2] [t]\n"
+                  "%y = Gather %t, %i : f32[2,2] [rows]", "%i: i64[2]"), done="becomes Gather + DequantizeLinear"),
+        Case(body("%t = DequantizeLinear i8[3,2](1, 2, 3, 4, 5, 6), f32[3](0.5, 1.0, 2.0) {axis=0} : f32[3,2] [t]\n"
+                  "%y = Gather %t, %i : f32[2,2] [rows]", "%i: i64[2]"), left="its table has a scale for each row"),
+    ],
     "infer-shapes": [
         Case(body("%a = Relu %x : f32[?,?]", "%x: f32[n,4]", "%a"), done="is f32[n,4]"),
         Case(body("%a = NonZero %x : i64[1,?]", result="%a"), left="its sizes do not follow from those of the inputs"),

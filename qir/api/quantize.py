@@ -140,7 +140,8 @@ class Quantized:
 
     def qdq_graph(self) -> Graph:
         """The graph with QuantizeLinear and DequantizeLinear, as it is shipped."""
-        return Pipeline.parse(f"legalize-onnx{{opset={self.target.opset}}}", self.graph).run(self.graph.copy())
+        passes = f"legalize-onnx{{opset={self.target.opset}}},gather-integers"
+        return Pipeline.parse(passes, self.graph).run(self.graph.copy())
 
     def _shipped(self) -> Graph:
         """The graph as it is shipped, in ONNX's operators."""

@@ -84,6 +84,8 @@ class Parameter:
     grid: Grid = Grid()
     like_output: bool | None = None
     """Whether its width and symmetry are those of the operator's result."""
+    per_feature: bool | None = None
+    """Whether a table that the operator looks up has a scale for each feature of its rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +234,8 @@ def _after(found: Settings, rule: Rule, grids: Mapping[str, Grid]) -> Settings:
         before = parameters.get(name, Parameter(None, grid))
         quantized = before.quantized if said.quantized is None else said.quantized
         like = before.like_output if said.like_output is None else said.like_output
-        parameters[name] = Parameter(quantized, said.grid.over(before.grid), like)
+        per_feature = before.per_feature if said.per_feature is None else said.per_feature
+        parameters[name] = Parameter(quantized, said.grid.over(before.grid), like, per_feature)
         if said.quantized is not None:
             sources[name] = rule.source
     return Settings(

@@ -47,6 +47,7 @@ class Target:
     float_output: frozenset[str]
     absorbs_clamp: frozenset[str]
     float_input: frozenset[str] = frozenset()
+    tables: frozenset[str] = frozenset()
     sum_before: frozenset[str] = frozenset()
     slower_as_integer: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
@@ -82,6 +83,7 @@ class Target:
         )
 
     def _rules(self, per_channel: bool) -> list[Rule]:
+        table = {"weight": Parameter(True, per_feature=per_channel)}
         quantized = {"weight": Parameter(True), "bias": Parameter(self.bias != "float")}
         movers = frozenset(op for op in self.same_grid if not _computes(op))
         kernels = (self.integer | self.same_grid) - movers
@@ -94,6 +96,7 @@ class Target:
             rule("float_output", self.float_output & kernels, writes="if-read"),
             rule("float_input", self.float_input, writes="if-read"),
             rule("same_grid", movers, writes="as-read"),
+            rule("tables", self.tables, parameters=table),
         ]
 
     def _absorption(self) -> Group:
@@ -237,7 +240,7 @@ def _read(name: str, source: str, data: dict[str, Any]) -> Target:
 
 
 LISTS = ("integer", "same_grid", "float_output", "absorbs_clamp")
-OPTIONAL_LISTS = ("float_input", "sum_before")
+OPTIONAL_LISTS = ("float_input", "tables", "sum_before")
 
 
 def _known(profile: str, table: Mapping[str, Any], keys: tuple[str, ...], where: str = "") -> None:

@@ -91,7 +91,7 @@ def _quantized_model(graph: Graph, opset: int) -> onnx.ModelProto:
     from qir.backends.onnx_qdq import emit_onnx
 
     legalize = f"legalize-onnx{{opset={opset}}}"
-    return emit_onnx(Pipeline.parse(f"{legalize},expand-opaque,{legalize}").run(graph.copy()))
+    return emit_onnx(Pipeline.parse(f"{legalize},gather-integers,expand-opaque,{legalize}").run(graph.copy()))
 
 
 def _serialized(model: onnx.ModelProto) -> bytes:
