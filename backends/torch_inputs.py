@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import Signature
 from keyword import iskeyword
 from typing import Any
@@ -17,7 +16,7 @@ from qir.attributes import Port
 from qir.backends.torch_parts import identifier
 from qir.errors import QirError
 from qir.graph import Graph, Value
-from qir.size_expressions import Expression, evaluate, names_in, written
+from qir.size_expressions import Expression, evaluate, names_in, renamed, written
 from qir.text.printing import Names
 from qir.torch_signature import Fixed, TorchSignature
 
@@ -72,38 +71,32 @@ def _check_sizes(
     if traced := [x for x in inputs if isinstance(x, fx.Proxy)]:
         traced[0].tracer.create_proxy("call_function", check_sizes, (inputs, names, sizes, conditions), {})
         return
-    known: dict[str, Any] = {}
     tensors = [(x, name, wanted) for x, name, wanted in zip(inputs, names, sizes, strict=True)
                if isinstance(x, torch.Tensor) and isinstance(wanted, tuple | list)]  # fmt: skip
+    known = {wanted: x for x, wanted in zip(inputs, sizes, strict=True) if isinstance(wanted, str)}
+    places = {wanted: name for name, wanted in zip(names, sizes, strict=True) if isinstance(wanted, str)}
     for x, name, wanted in tensors:
-        if len(x.shape) != len(wanted):
-            raise _refusal(x, name, wanted, sizes)
-        for size, actual in zip(wanted, x.shape, strict=True):
-            if isinstance(size, str):
-                known.setdefault(size, actual)
-    known.update({wanted: x for x, wanted in zip(inputs, sizes, strict=True) if isinstance(wanted, str)})
+        for axis, (size, actual) in enumerate(zip(wanted, x.shape, strict=False)):
+            if isinstance(size, str) and size not in known:
+                known[size], places[size] = actual, f"{name}.shape[{axis}]"
     for x, name, wanted in tensors:
-        if not all(evaluate(size, known) == actual for size, actual in zip(wanted, x.shape, strict=True)):
-            raise _refusal(x, name, wanted, sizes)
+        if len(x.shape) != len(wanted) or not all(
+            evaluate(a, known) == b for a, b in zip(wanted, x.shape, strict=True)
+        ):
+            shape = ", ".join(_shown(size, f"{name}.shape[{axis}]", places) for axis, size in enumerate(wanted))
+            raise QirError(f"{name} has the shape {tuple(x.shape)}; torch.export recorded the model for ({shape})",
+                           help="prepare the model with example inputs of this shape")  # fmt: skip
     for condition in conditions:
         if not evaluate(condition, known):
-            found = ", ".join(f"{name} is {known[name]}" for name in sorted(names_in(condition)))
-            places = " and ".join(f"{name} has the shape {_shape(wanted, ())}" for _, name, wanted in tensors)
-            raise QirError(f"torch.export recorded the model for {written(condition)}, and {found}, where {places}",
+            found = " and ".join(f"{places[name]} is {known[name]}" for name in sorted(names_in(condition)))
+            told = written(renamed(condition, places))
+            raise QirError(f"torch.export recorded the model for {told}, and {found}",
                            help="prepare the model with example inputs of these sizes")  # fmt: skip
 
 
-def _refusal(x: torch.Tensor, name: str, wanted: Sequence[Expression], sizes: Sequence[Any]) -> QirError:
-    counts = Counter(size for others in sizes for size in (others if isinstance(others, tuple | list) else ()))
-    lone = [size for size, count in counts.items() if count == 1 and isinstance(size, str)]
-    return QirError(
-        f"{name} has the shape {tuple(x.shape)}; torch.export recorded the model for {_shape(wanted, lone)}",
-        help="prepare the model with example inputs of this shape",
-    )
-
-
-def _shape(sizes: Sequence[Expression], lone: Sequence[str]) -> str:
-    return f"({', '.join('any' if size in lone else written(size) for size in sizes)})"
+def _shown(size: Expression, own: str, places: Mapping[str, str]) -> str:
+    shown = written(renamed(size, places))
+    return "any" if shown in (own, size) else shown
 
 
 check_fixed, check_sizes = _check_fixed, _check_sizes  # importers know calls that only check by the underscore

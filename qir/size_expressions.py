@@ -81,6 +81,13 @@ def names_in(expression: Expression) -> set[str]:
     return {expression} if isinstance(expression, str) else set()
 
 
+def renamed(expression: Expression, names: Mapping[str, str]) -> Expression:
+    """The expression with other names for the sizes, those that have one."""
+    if isinstance(expression, tuple):
+        return (expression[0], *(renamed(part, names) for part in expression[1:]))
+    return names.get(expression, expression) if isinstance(expression, str) else expression
+
+
 def written(expression: Expression) -> str:
     """The text of an expression. `parsed(written(e)) == e`."""
     if not isinstance(expression, tuple):
