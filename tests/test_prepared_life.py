@@ -66,6 +66,33 @@ def test_state_goes_both_ways_and_through_a_file(importer: str) -> None:
         assert part.get_submodule("head").weight is part.get_submodule("tail").weight
 
 
+class Versioned(nn.Module):
+    """Takes a state of the first version for one in other units."""
+
+    _version = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, metadata: dict[str, Any], *rest: Any) -> None:
+        if metadata.get("version", 1) == 1:
+            state = {**state, f"{prefix}scale": state[f"{prefix}scale"] / 2}
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+@IMPORTERS
+def test_state_says_of_which_version_it_is(importer: Any) -> None:
+    for model in (Versioned(), nn.Sequential(Versioned())):
+        state = qir.prepare_model(model.eval(), example_inputs=(torch.rand(2, 4),), importer=importer).state_dict()
+        before = {name: tensor.clone() for name, tensor in state.items()}
+        model.load_state_dict(state)
+        assert same(dict(model.state_dict()), before)
+
+
 @IMPORTERS
 def test_parameters_come_in_the_order_of_the_model(importer: str) -> None:
     model, prepared = made(importer)

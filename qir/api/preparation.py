@@ -264,6 +264,7 @@ def _prepared(
     module.meta["new_layers"] = {note.module: str(note.loc or "") for note in (*lifted, *unrolled)}
     if isinstance(model, nn.Module):
         copy_training_flags(module, model)
+        copy_versions(module, model)
     return Preparation(module, graph, importer, lifted, unrolled)
 
 
@@ -274,3 +275,11 @@ def copy_training_flags(prepared: fx.GraphModule, model: nn.Module) -> None:
         while path not in flags:
             path = path.rpartition(".")[0]
         vars(module)["training"] = flags[path]
+
+
+def copy_versions(prepared: fx.GraphModule, model: nn.Module) -> None:
+    """Let the state of `prepared` say which version of each module of the model it is of."""
+    versions = {path: module._version for path, module in model.named_modules(remove_duplicate=False)}
+    for path, module in prepared.named_modules(remove_duplicate=False):
+        if versions.get(path, module._version) != module._version:
+            module._version = versions[path]
