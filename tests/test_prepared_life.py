@@ -75,7 +75,9 @@ class Versioned(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(4))
 
-    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, metadata: dict[str, Any], *rest: Any) -> None:
+    def _load_from_state_dict(
+        self, state: dict[str, Tensor], prefix: str, metadata: dict[str, Any], *rest: Any
+    ) -> None:
         if metadata.get("version", 1) == 1:
             state = {**state, f"{prefix}scale": state[f"{prefix}scale"] / 2}
         super()._load_from_state_dict(state, prefix, metadata, *rest)
