@@ -108,7 +108,9 @@ def is_noted(node: fx.Node) -> bool:
 
 
 def operator_name(target: Any) -> str:
-    """The dotted name of an operator or a function."""
+    """The dotted name of an operator, a layer or a function."""
+    if isinstance(target, nn.Module):
+        return f"torch.nn.{type(target).__name__}"
     if isinstance(target, torch._ops.OpOverload):
         return f"torch.ops.{target._schema.name.replace('::', '.')}.{target._overloadname}"
     return f"torch.{getattr(target, '__module__', '')}.{getattr(target, '__name__', target)}"

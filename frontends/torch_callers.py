@@ -46,6 +46,13 @@ class Callers:
             return None
         return path if kind.startswith("torch.nn.modules.") and kind.rpartition(".")[2] in SINGLE_CALL else None
 
+    def only_call_of(self, node: fx.Node) -> nn.Module | None:
+        """The layer that makes this call of its one argument and no other."""
+        path = self.layer(node) if isinstance(self.model, nn.Module) else None
+        near = [*node.all_input_nodes, *node.users]
+        alone = path is not None and all((self.stack(other) or [("", "")])[-1][0] != path for other in near)
+        return self.model.get_submodule(path) if alone and len(node.all_input_nodes) == 1 else None
+
     def is_identity(self, node: fx.Node) -> bool:
         """Whether the call is the return of an nn.Identity."""
         stack = self.stack(node)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from qir.frontends.torch_computed import is_computed
 from qir.frontends.torch_elements import real
 from qir.frontends.torch_functions import floating, is_number, spelled
+from qir.frontends.torch_indexing import expand
 from qir.frontends.torch_lowerings import Builder, composite, known, lowers
+from qir.frontends.torch_tensors import flatten, unsqueeze
 from qir.graph import Value
 
 composite("qir.MaskedSelect", spelled("masked_select"), lambda input, mask: ((input, mask), {}))
@@ -60,7 +63,12 @@ def bincount(build: Builder, input: Value, weights: Any = None, minlength: int =
 @lowers(*spelled("repeat_interleave"))
 def repeat_interleave(build: Builder, input: Value, repeats: Any = None, dim: Any = None, *,
                       output_size: Any = None) -> Value:  # fmt: skip
-    """qir.RepeatEach, each equally often."""
+    """qir.RepeatEach, each equally often; so often as is computed, a new axis of that size joined to its axis."""
+    if is_computed(repeats) and isinstance(dim, int) and input.type.rank is not None:
+        rank, axis = input.type.rank, dim % input.type.rank
+        sizes = [-1] * (axis + 1) + [repeats] + [-1] * (rank - axis - 1)
+        repeated = expand(build, unsqueeze(build, input, axis + 1), *sizes)
+        return flatten(build, repeated, axis, axis + 1)  # type: ignore[no-any-return]
     known(is_number(repeats), "a number for each slice")
     return build("qir.RepeatEach", input, repeats=repeats, dim=dim)
 

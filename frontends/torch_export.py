@@ -39,7 +39,7 @@ from qir.frontends.torch_callers import Callers
 from qir.frontends.torch_calls import CHECKS, lowering_of_layer, main_node, mark_order, opaque, same_kind
 from qir.frontends.torch_computed import DeviceOf
 from qir.frontends.torch_flags import Given
-from qir.frontends.torch_in_place import overwrite
+from qir.frontends.torch_in_place import overwrite, puts_back
 from qir.frontends.torch_lowerings import Builder, Unlowered
 from qir.frontends.torch_names import CallNames, RecordedNames
 from qir.frontends.torch_program import Recording, export, state_at, type_of_example
@@ -202,6 +202,9 @@ class ProgramImporter:
         if (passes and not self.callers.is_identity(node)) or target is aten.lift_fresh_copy.default:
             self.known[node] = args[0]
             return
+        if puts_back(node, *args):
+            self.known[node] = args[0]
+            return
         if target is WHOLE:
             build = Builder(self.graph, self.weights.of)
             self.known[node] = self.recording.calls[args[1]].build(build, args[0])
@@ -226,9 +229,10 @@ class ProgramImporter:
             self.graph.inference_only = self.graph.inference_only or f"{target} follows train() and eval()"
         result = self._lowered(build, node, target, args, kwargs)
         if isinstance(result, Unlowered):
-            args, named = as_written(target, args)
-            whole = functional(target) if changes(node) else target
-            result = self.kept(build, whole, args, {**named, **kwargs}, str(result))
+            layer = self.callers.only_call_of(node)
+            args, named = (args[:1], {}) if layer else as_written(target, args)
+            whole = layer or (functional(target) if changes(node) else target)
+            result = self.kept(build, whole, args, named if layer else {**named, **kwargs}, str(result))
         self.place(build, node, result)
         self.known[node] = result
         if changes(node):

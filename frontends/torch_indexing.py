@@ -45,15 +45,21 @@ def _tensor(value: Any) -> bool:
 
 @lowers(operator.getitem, "Tensor.__getitem__")
 def getitem(build: Builder, input: Any, index: Any) -> Value:
-    """qir.Index, for whole numbers, slices with known limits, None and Ellipsis; qir.Pick at places in a tensor."""
+    """qir.Index, for numbers, slices with known limits, None, Ellipsis; qir.Pick for places in a tensor or list."""
     items = index if isinstance(index, tuple) else (index,)
     known(_tensor(input), "an item of what may be a list")
+    items = tuple(build.indices(item) if _is_listed(item) else item for item in items)
     if has_computed_limits(items):
         return part(build, input, items)
     if any(isinstance(item, Value) for item in items):
         return _picked(build, input, items)
     known(all(map(_plain, items)) and sum(item is Ellipsis for item in items) <= 1, "an index that is computed")
     return build("qir.Index", input, index=items)
+
+
+def _is_listed(item: Any) -> bool:
+    """Whether it is a list of whole numbers."""
+    return isinstance(item, list) and bool(item) and all(type(place) is int for place in item)
 
 
 def _plain(item: Any) -> bool:
@@ -66,6 +72,7 @@ def _plain(item: Any) -> bool:
 def _picked(build: Builder, input: Value, items: tuple[Any, ...]) -> Value:
     """qir.Pick at places of neighbouring axes, the other axes whole; qir.MaskedSelect for a mask of all axes."""
     whole_axis = slice(None)
+    items = _of_axes(items, input.type.rank)
     places = [number for number, item in enumerate(items) if isinstance(item, Value)]
     first, last = places[0], places[-1] + 1
     tensors, before, after = items[first:last], items[:first], items[last:]
@@ -78,6 +85,15 @@ def _picked(build: Builder, input: Value, items: tuple[Any, ...]) -> Value:
     known(all(item == whole_axis for item in before), "a part of an axis before")
     known(all(item == whole_axis or item is Ellipsis for item in after), "a part of an axis behind")
     return build("qir.Pick", input, *tensors, axis=first)
+
+
+def _of_axes(items: tuple[Any, ...], rank: int | None) -> tuple[Any, ...]:
+    """The items of an index, with whole axes in the place of an Ellipsis where the number of axes is known."""
+    place = next((number for number, item in enumerate(items) if item is Ellipsis), None)
+    if place is None or rank is None:
+        return items
+    taken = sum(item is not None for item in items) - 1
+    return (*items[:place], *(slice(None),) * (rank - taken), *items[place + 1 :])
 
 
 def at(dim: Any, item: Any) -> tuple[Any, ...]:

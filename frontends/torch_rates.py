@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import torch.nn.functional as F
@@ -22,12 +21,12 @@ RATES: dict[Callable[..., Any], tuple[str, int, float]] = {
 
 def follow_rates(traced: fx.Graph, in_training: fx.Graph) -> bool:
     """Let rates of dropout that differ in training follow the flag; whether there is no other difference."""
-    pairs = list(zip_longest(traced.nodes, in_training.nodes))
+    calls, others = _read(traced), _read(in_training)
+    if len(calls) != len(others):
+        return False
     rates: list[tuple[fx.Node, float]] = []
-    for node, other in pairs:
-        if node is None or other is None:
-            return False
-        if described(node) != described(other):
+    for node, other, own, its in zip(calls, others, described(traced), described(in_training), strict=True):
+        if own != its:
             rate = _rate(node, other)
             if rate is None:
                 return False
@@ -37,9 +36,19 @@ def follow_rates(traced: fx.Graph, in_training: fx.Graph) -> bool:
     return True
 
 
-def described(node: fx.Node) -> tuple[Any, ...]:
-    """All that tells a traced call from another."""
-    return node.op, node.target, str(node.args), str(node.kwargs)
+def described(graph: fx.Graph) -> list[tuple[Any, ...]]:
+    """All that tells traced calls from others, but their names; without reads of attributes that nothing uses."""
+    calls = _read(graph)
+    places = {node: f"%{number}" for number, node in enumerate(calls)}
+
+    def name(node: fx.Node) -> str:
+        return places.get(node, node.name)  # forward may have kept one of another trace
+
+    return [(node.op, node.target, str(fx.map_arg((node.args, node.kwargs), name))) for node in calls]
+
+
+def _read(graph: fx.Graph) -> list[fx.Node]:
+    return [node for node in graph.nodes if node.users or node.target is not getattr]
 
 
 def _rate(node: fx.Node, other: fx.Node) -> float | None:
