@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from qir.attributes import TRAINING
-from qir.backends.torch_emissions import Emission, call, emits, optional, owned
+from qir.backends.torch_emissions import Emission, call, emits, owned
 from qir.graph import Node
 from qir.operators.recurrent_steps import directions, kind_of, states_of
 
@@ -38,7 +38,7 @@ def whole_layer(
     kwargs: dict[str, Any] | None = None, places: tuple[tuple[int, ...], ...] = (),
 ) -> Emission:  # fmt: skip
     """A call of the layer; `weights` says which operands are its weights, by their names in its state."""
-    given = {name: node.operands[port] for name, port in weights.items() if optional(node, port) is not None}
+    given = {name: node.operands[port] for name, port in weights.items() if node.operand(port) is not None}
     if owned(node, **weights):
         return Emission(layer, tuple(args), kwargs or {}, given, places)
     return Emission(Borrowing(layer, list(given)), (tuple(given.values()), *args), kwargs or {}, {}, places)
@@ -51,7 +51,7 @@ def scaled_dot_product_attention(node: Node) -> Emission:
     if node.attr("dropout"):
         options |= {"dropout": node.attr("dropout"), "training": TRAINING}
     function = attention if node.attr("dropout") else F.scaled_dot_product_attention
-    return call(function, *node.operands[:3], attn_mask=optional(node, 3), **options)
+    return call(function, *node.operands[:3], attn_mask=node.operand(3), **options)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, dropout: float, training: bool,
@@ -96,7 +96,7 @@ def recurrent_cell(node: Node) -> Emission:
     x, weight_ih, weight_hh = node.operands[:3]
     options = {"nonlinearity": node.attr("nonlinearity")} if kind == "RNN" else {}
     sizes = weight_ih.type.shape[-1], weight_hh.type.shape[-1]
-    layer = getattr(nn, f"{kind}Cell")(*sizes, bias=optional(node, 3) is not None, device="meta", **options)
+    layer = getattr(nn, f"{kind}Cell")(*sizes, bias=node.operand(3) is not None, device="meta", **options)
     names = {name: port for port, name in enumerate(node.definition.operands[1:5], 1)}
     state = tuple(node.operands[5:])
     return whole_layer(node, layer, names, (x, state if len(state) == 2 else state[0] if state else None))

@@ -87,15 +87,9 @@ def owned(node: Node, **names: int) -> bool:
     return node.module is not None
 
 
-def optional(node: Node, port: int) -> Any:
-    """Operand number `port`, None when it is left out."""
-    operands = node.operands
-    return operands[port] if port < len(operands) else None
-
-
 def literal(node: Node, port: int) -> Any:
     """The Python value of an operand that must be a constant; None when it is left out. Raises QirError for others."""
-    value = optional(node, port)
+    value = node.operand(port)
     if value is None:
         return None
     if value.weight is None:
@@ -108,7 +102,7 @@ def spatial_rank(node: Node) -> int:
     for name in ("kernel_shape", "strides", "dilations"):
         if node.attr(name):
             return len(node.attr(name))
-    weight = optional(node, 1)
+    weight = node.operand(1)
     if weight is None or weight.type.rank is None:
         raise QirError("the torch backend needs the rank of the kernel", node, help="import with example inputs")
     return int(weight.type.rank) - 2

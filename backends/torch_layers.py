@@ -18,7 +18,6 @@ from qir.backends.torch_emissions import (
     emits,
     layer,
     literal,
-    optional,
     owned,
     padded,
     spatial,
@@ -61,7 +60,7 @@ def linear(node: Node) -> Emission:
 def gemm(node: Node) -> Emission:
     """nn.Linear where it is one; else a matrix product, scaled and turned as the attributes say."""
     plain = node.attr("alpha") == 1.0 and not node.attr("transA") and node.attr("beta") == 1.0
-    bias = optional(node, 2)
+    bias = node.operand(2)
     if plain and node.attr("transB") and (bias is None or bias.type.rank == 1):
         return linear(node)
     attrs = [node.attr(name) for name in ("alpha", "beta", "transA", "transB")]

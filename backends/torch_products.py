@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qir.backends.torch_emissions import Emission, call, emits, layer, optional, owned
+from qir.backends.torch_emissions import Emission, call, emits, layer, owned
 from qir.graph import Node
 
 FUNCTIONS: dict[str, Any] = {
@@ -38,7 +38,7 @@ emits(*FUNCTIONS)(_function)
 def trapezoid(node: Node) -> Emission:
     """torch.trapezoid or cumulative_trapezoid, with the points' places or their distance."""
     function: Any = torch.trapezoid if node.op == "qir.Trapezoid" else torch.cumulative_trapezoid
-    place = {"dim": node.attr("dim")} if optional(node, 1) is not None else {
+    place = {"dim": node.attr("dim")} if node.operand(1) is not None else {
         "dx": node.attr("dx"), "dim": node.attr("dim")}  # fmt: skip
     return call(function, *node.operands, **place)
 

@@ -25,14 +25,10 @@ def _convolved(build: KerasBuilder, x: Value, weight: Value, bias: Any, strides:
                group: int) -> Value:  # fmt: skip
     """Conv of a tensor and a weight with channels first."""
     kernel = _shape(weight)[2:]
-    steps, gaps = numbers(_plain(strides), len(kernel)), numbers(_plain(dilation), len(kernel))
+    steps, gaps = numbers(strides, len(kernel)), numbers(dilation, len(kernel))
     pads = spatial_pads(x, padding, kernel, steps, gaps)
     return build("Conv", x, weight, bias, kernel_shape=kernel, strides=unless(1, steps), dilations=unless(1, gaps),
                  group=group, **pads)  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list | tuple) else value
 
 
 def _first(build: KerasBuilder, kernel: Any) -> Value:
@@ -71,7 +67,7 @@ def conv_layer(build: KerasBuilder, inputs: Value, kernel: Any, bias: Any, strid
     x = channels_first(build, inputs, data_format)
     weight = _first(build, kernel)
     if padding == "causal":
-        reach = numbers(_plain(dilation_rate), 1)[0] * (_shape(weight)[2] - 1)
+        reach = numbers(dilation_rate, 1)[0] * (_shape(weight)[2] - 1)
         x = build("Pad", x, build.indices([reach, 0]), 0.0, build.indices([-1]))
         padding = "valid"
     groups = _channels(inputs, data_format) // _shape(weight)[1]
@@ -144,8 +140,8 @@ def _transposed(build: KerasBuilder, x: Value, weight: Value, bias: Any, strides
                 output_padding: Any, dilation: Any) -> Value:  # fmt: skip
     """ConvTranspose of a tensor and a weight with channels first; a Pad where less than nothing is cut in front."""
     kernel = _shape(weight)[2:]
-    steps, gaps = numbers(_plain(strides), len(kernel)), numbers(_plain(dilation), len(kernel))
-    given = (None,) * len(kernel) if output_padding is None else numbers(_plain(output_padding), len(kernel))
+    steps, gaps = numbers(strides, len(kernel)), numbers(dilation, len(kernel))
+    given = (None,) * len(kernel) if output_padding is None else numbers(output_padding, len(kernel))
     cuts = [_cuts(*sizes, padding) for sizes in zip(kernel, steps, gaps, given, strict=True)]
     pads = (*(max(left, 0) for left, _ in cuts), *(max(right, 0) for _, right in cuts))
     more = tuple(max(-right, 0) for _, right in cuts)

@@ -112,17 +112,13 @@ def extract_patches(build: KerasBuilder, images: Any, size: Any, strides: Any = 
     count = len(size) if isinstance(size, list | tuple) else (3 if rank_of(value) == 5 else 2)
     single = rank_of(value) == count + 1
     value = build("Unsqueeze", value, build.indices([0])) if single else value
-    window = numbers(_plain(size), count)
-    steps = window if not strides else numbers(_plain(strides), count)
+    window = numbers(size, count)
+    steps = window if not strides else numbers(strides, count)
     last = value if is_last(_format(data_format)) else channels_back(build, value, "channels_last")
-    made = _patches(build, last, window, steps, numbers(_plain(dilation_rate), count), padding)
+    made = _patches(build, last, window, steps, numbers(dilation_rate, count), padding)
     if not is_last(_format(data_format)):
         made = channels_first(build, made, "channels_last")
     return _unbatched(build, made, single)
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list | tuple) else value
 
 
 @lowers(ops.image.rgb_to_grayscale)
@@ -155,7 +151,7 @@ def unfold(build: KerasBuilder, x: Any, kernel_size: Any, dilation: Any = 1, pad
            stride: Any = 1) -> Value:  # fmt: skip
     """qir.Unfold."""
     given = {"kernel_size": kernel_size, "dilation": dilation, "padding": padding, "stride": stride}
-    return build("qir.Unfold", tensor(build, x), **{name: numbers(_plain(one), 2) for name, one in given.items()})
+    return build("qir.Unfold", tensor(build, x), **{name: numbers(one, 2) for name, one in given.items()})
 
 
 @lowers(ops.fold)
@@ -164,4 +160,4 @@ def fold(build: KerasBuilder, x: Any, output_size: Any, kernel_size: Any, dilati
     """qir.Fold."""
     given = {"output_size": output_size, "kernel_size": kernel_size, "dilation": dilation, "padding": padding,
              "stride": stride}  # fmt: skip
-    return build("qir.Fold", tensor(build, x), **{name: numbers(_plain(one), 2) for name, one in given.items()})
+    return build("qir.Fold", tensor(build, x), **{name: numbers(one, 2) for name, one in given.items()})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
+from qir.frontends.keras_creation import standard
 from qir.frontends.keras_dtypes import agreed, cast, dtype_of, tensor
 from qir.frontends.keras_layouts import rank_of
 from qir.frontends.keras_lowerings import KerasBuilder, lowers
@@ -172,7 +172,7 @@ def one_hot(build: KerasBuilder, x: Any, num_classes: int, axis: int = -1, dtype
     shape = [1] * (rank_of(value) + 1)
     shape[place] = num_classes
     hits = build("Equal", build("Unsqueeze", value, build.indices([place])), np.arange(num_classes).reshape(shape))
-    return cast(build, hits, _standard(dtype))
+    return cast(build, hits, standard(dtype))
 
 
 @lowers(ops.extract_sequences)
@@ -181,11 +181,6 @@ def extract_sequences(build: KerasBuilder, x: Any, sequence_length: int, sequenc
     value = tensor(build, x)
     starts = np.arange(0, size_of(value, -1) - sequence_length + 1, sequence_stride)
     return build("Gather", value, starts[:, None] + np.arange(sequence_length), axis=rank_of(value) - 1)
-
-
-def _standard(dtype: Any) -> str:
-
-    return str(keras.backend.standardize_dtype(dtype or keras.config.floatx()))
 
 
 @lowers(ops.multi_hot)

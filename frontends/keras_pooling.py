@@ -18,16 +18,12 @@ def _pooled(build: KerasBuilder, op: str, inputs: Value, pool_size: Any, strides
     data_format = data_format or "channels_last"
     x = channels_first(build, inputs, data_format)
     rank = rank_of(x) - 2
-    kernel = numbers(_plain(pool_size), rank)
-    steps = kernel if strides is None else numbers(_plain(strides), rank)
+    kernel = numbers(pool_size, rank)
+    steps = kernel if strides is None else numbers(strides, rank)
     pads = spatial_pads(x, padding, kernel, steps, (1,) * rank)
     counted = {"count_include_pad": 1} if op == "AveragePool" and not pads else {}
     made = build(op, x, kernel_shape=kernel, strides=unless(1, steps), **counted, **pads)
     return channels_back(build, made, data_format)
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list | tuple) else value
 
 
 @lowers(ops.max_pool, layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D)
@@ -67,7 +63,7 @@ def global_max_pool(build: KerasBuilder, inputs: Value, data_format: str, keepdi
 def _adaptive(op: str, build: KerasBuilder, inputs: Value, output_size: Any, data_format: Any) -> Value:
     data_format = data_format or "channels_last"
     x = channels_first(build, inputs, data_format)
-    sizes = numbers(_plain(output_size), rank_of(x) - 2)
+    sizes = numbers(output_size, rank_of(x) - 2)
     return channels_back(build, build(op, x, output_size=sizes), data_format)
 
 

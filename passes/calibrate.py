@@ -20,7 +20,7 @@ from qir.facts import CALIBRATED, COMPOSITES_EXPANDED, QUANTIZERS_INSERTED
 from qir.graph import Graph, Node
 from qir.pipeline import Pass
 from qir.progress import track
-from qir.quantizers import is_fixed, quantizers, replace_encodings, within_clamps
+from qir.quantizers import is_fixed, is_parameter, quantizers, replace_encodings, within_clamps
 from qir.rewrite import Note, Outcome
 
 
@@ -83,7 +83,7 @@ class Calibrate(Pass, name="calibrate"):
         moving = {
             encoding: calibration.observer(encoding)
             for encoding, nodes in groups.items()
-            if not all(map(_weight, nodes))
+            if not all(map(is_parameter, nodes))
         }
         if moving:
             self._observe(graph, groups, moving)
@@ -108,7 +108,7 @@ class Calibrate(Pass, name="calibrate"):
         views: dict[Node, Callable[[np.ndarray], object]] = {}
         for encoding, observer in observers.items():
             for node in groups[encoding]:
-                if _weight(node):
+                if is_parameter(node):
                     observer.see(_checked(node))
                 else:
                     views[node] = watch.view(node)
@@ -129,11 +129,6 @@ def _why_given(node: Node) -> str | None:
     if encoding.calibrated and encoding.scale is None:
         return f"{encoding.dtype} needs no scale"
     return "its range is fixed" if is_fixed(node) else None
-
-
-def _weight(node: Node) -> bool:
-    """Whether a quantizer reads a weight."""
-    return node.operands[0].weight is not None
 
 
 def _checked(node: Node) -> np.ndarray:

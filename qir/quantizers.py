@@ -21,6 +21,11 @@ def quantizer_of(value: Value | None) -> Node | None:
     return node if node is not None and is_quantizer(node) else None
 
 
+def is_parameter(node: Node) -> bool:
+    """Whether a quantizer rounds a weight."""
+    return node.operands[0].weight is not None
+
+
 def is_fixed(node: Node) -> bool:
     """Whether the scale of a quantizer is given, so that no data changes it."""
     return bool(node.attr("fixed")) and node.attrs["encoding"].calibrated

@@ -150,9 +150,9 @@ class Node:
             return self.attrs[name]
         return self.definition.default(name)
 
-    def operand(self, name: str) -> Value | None:
-        """The operand that the operator's definition calls `name`, None when it is left out."""
-        port, operands = self.definition.operands.index(name), self.operands
+    def operand(self, at: int | str) -> Value | None:
+        """The operand of this number, or the one that the operator's definition calls so; None when it is left out."""
+        port, operands = at if isinstance(at, int) else self.definition.operands.index(at), self.operands
         return operands[port] if port < len(operands) else None
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ from qir.backends.torch_module import emit_torch
 from qir.frontends.torch_fx import import_torch
 from qir.graph import Graph
 from qir.verify import verify
-from tests.comparing import tensors
+from tests.comparing import same, same_state, tensors, train_step
 
 SPELLINGS = {
     F.scaled_dot_product_attention, F.multi_head_attention_forward, nn.MultiheadAttention, nn.TransformerEncoderLayer,
@@ -68,6 +68,17 @@ def check_in_onnx(graph: Graph, inputs: Sequence[Tensor], expected: Any) -> None
 def difference(first: Any, second: Any) -> float:
     """The largest difference between the tensors of two outputs."""
     return max(float((a - b).abs().max()) for a, b in zip(tensors(first), tensors(second), strict=True))
+
+
+def check_whole(prepared: nn.Module, model: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """Assert that a prepared module has its model's layer, and the same bits: outputs, state, gradients, training."""
+    assert type(prepared.layer) is type(model.layer)
+    assert same(prepared(*inputs), model(*inputs))
+    with torch.no_grad():
+        assert same(prepared(*inputs), model(*inputs))
+    assert same_state(prepared, model)
+    assert same(gradients(prepared, inputs), gradients(model, inputs))
+    assert same(train_step(prepared, inputs), train_step(model, inputs))
 
 
 def gradients(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import qir
 from qir.frontends.torch_fx import import_torch
 from tests.comparing import same, same_state, train_step
-from tests.composed import check_in_onnx, decomposed, difference, gradients, imported, traced
+from tests.composed import check_in_onnx, check_whole, decomposed, difference, gradients, imported, traced
 
 _random = torch.Generator().manual_seed(0)
 FUSED_LSTM = 5e-7
@@ -91,13 +91,7 @@ each = pytest.mark.parametrize(("kind", "options", "given", "batched"), list(cas
 def test_whole_is_torchs(kind: Any, options: Any, given: bool, batched: bool) -> None:
     model, inputs = case(kind, options, given, batched)
     prepared = qir.prepare_model(model, example_inputs=inputs, importer="fx", decompose=False)
-    assert type(prepared.layer) is type(model.layer)
-    assert same(prepared(*inputs), model(*inputs))
-    with torch.no_grad():
-        assert same(prepared(*inputs), model(*inputs))
-    assert same_state(prepared, model)
-    assert same(gradients(prepared, inputs), gradients(model, inputs))
-    assert same(train_step(prepared, inputs), train_step(model, inputs))
+    check_whole(prepared, model, inputs)
 
 
 @each

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import qir
 from qir.frontends.torch_fx import import_torch
 from tests.comparing import same, same_state, train_step
-from tests.composed import check_in_onnx, decomposed, difference, gradients, imported
+from tests.composed import check_in_onnx, check_whole, decomposed, difference, gradients, imported
 
 _random = torch.Generator().manual_seed(0)
 BATCH, LENGTH, MEMORY, SIZE, HEADS = 2, 5, 7, 16, 4
@@ -153,13 +153,7 @@ def of_parameters(model: nn.Module, inputs: list[Tensor]) -> dict[str, Tensor]:
 def test_whole_is_torchs_with_gradients_and_without(name: str) -> None:
     model, inputs = model_of(name)
     prepared = qir.prepare_model(model, example_inputs=inputs, importer="fx")
-    assert type(prepared.layer) is type(model.layer)
-    assert same(prepared(*inputs), model(*inputs))
-    with torch.no_grad():
-        assert same(prepared(*inputs), model(*inputs))
-    assert same_state(prepared, model)
-    assert same(gradients(prepared, inputs), gradients(model, inputs))
-    assert same(train_step(prepared, inputs), train_step(model, inputs))
+    check_whole(prepared, model, inputs)
 
 
 @each

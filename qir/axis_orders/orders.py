@@ -17,7 +17,7 @@ import numpy as np
 from qir.traits import Renumbers
 
 if TYPE_CHECKING:
-    from qir.graph import Node, Value
+    from qir.graph import Node
 
 Order = tuple[int, ...]
 
@@ -128,14 +128,8 @@ def along_operand(node: Node, order: Order) -> Reordered | None:
 
 def literal(node: Node, port: int) -> np.ndarray | None:
     """The array of an operand that is a literal; None when it is computed or left out."""
-    value = operand(node, port)
+    value = node.operand(port)
     return None if value is None or value.literal is None else value.array
-
-
-def operand(node: Node, port: int) -> Value | None:
-    """An operand, None when it is left out."""
-    operands = node.operands
-    return operands[port] if port < len(operands) else None
 
 
 def _axes(node: Node, port: int, rank: int) -> list[int] | None:
@@ -157,7 +151,7 @@ def reducing(node: Node, order: Order, axes: Sequence[int], constants: dict[int,
 def reduction(node: Node, order: Order) -> Reordered | None:
     """A reduction over axes that operand 1 names, over all where there are none."""
     axes = _axes(node, 1, len(order))
-    if axes is None and operand(node, 1) is not None:
+    if axes is None and node.operand(1) is not None:
         return None
     if axes or not node.attr("noop_with_empty_axes"):
         constants = {1: np.array(sorted(renumbered(order, axes)), np.int64)} if axes else {}
@@ -209,10 +203,10 @@ def before_reduction(moved: Any, node: Node, order: Order) -> Reordered | None:
 
 def slicing(node: Node, order: Order) -> Reordered | None:
     """Slice, whose axes are operand 3, the first ones where it is left out."""
-    starts = operand(node, 1)
+    starts = node.operand(1)
     count = None if starts is None or starts.type.shape is None else starts.type.shape[0]
-    axes = _axes(node, 3, len(order)) if operand(node, 3) is not None else None
-    if operand(node, 3) is None and isinstance(count, int):
+    axes = _axes(node, 3, len(order)) if node.operand(3) is not None else None
+    if node.operand(3) is None and isinstance(count, int):
         axes = list(range(count))
     if axes is None:
         return None
@@ -223,10 +217,10 @@ def slicing(node: Node, order: Order) -> Reordered | None:
 def padding(node: Node, order: Order) -> Reordered | None:
     """Pad, whose axes are operand 3, all where it is left out."""
     attrs, pads, rank = dict(node.attrs), literal(node, 1), len(order)
-    if operand(node, 3) is None and pads is not None:
+    if node.operand(3) is None and pads is not None:
         sides = pads.reshape(2, rank)[:, list(order)].reshape(-1)
         return Reordered({0: Reading(order)}, (order,), attrs, {1: sides})
-    axes = as_written(rank) if operand(node, 3) is None else _axes(node, 3, rank)
+    axes = as_written(rank) if node.operand(3) is None else _axes(node, 3, rank)
     if axes is None:
         return None
     return Reordered({0: Reading(order)}, (order,), attrs, {3: np.array(renumbered(order, axes), np.int64)})
@@ -234,12 +228,12 @@ def padding(node: Node, order: Order) -> Reordered | None:
 
 def resizing(node: Node, order: Order) -> Reordered | None:
     """Resize by scales or to sizes of all axes, or of those that an attribute names."""
-    if operand(node, 1) is not None:
+    if node.operand(1) is not None:
         return None
     if node.attr("axes"):
         attrs = {**node.attrs, "axes": tuple(renumbered(order, node.attr("axes")))}
         return Reordered({0: Reading(order)}, (order,), attrs)
-    return _per_axis(node, order, 2 if operand(node, 2) is not None else 3)
+    return _per_axis(node, order, 2 if node.operand(2) is not None else 3)
 
 
 def repeating(node: Node, order: Order) -> Reordered | None:

@@ -15,6 +15,7 @@ from qir.api.quantize import quantize
 from qir.batches import Batch
 from qir.cli.arrays import read_labels
 from qir.cli.quantize import calibrate_options, insert_options
+from qir.differences import decibels
 from qir.facts import is_quantizer
 from qir.graph import Graph
 from qir.pages.analysis import has_plots, write_analysis
@@ -113,7 +114,7 @@ def as_text(found: Analysis) -> Iterator[str]:
     rows = {"all quantizers": found.quantized, "weights alone": found.weights, "activations alone": found.activations}
     for name, measured in {"float": found.floating, **rows}.items():
         score = "" if measured.score is None else f"  {found.metric} {measured.score:.4f}"
-        yield f"  {name:20}{_decibels(measured.sqnr):>9}{score}"
+        yield f"  {name:20}{decibels(measured.sqnr):>9}{score}"
     if found.misfits:
         yield "\ngrids that do not fit what their tensors hold"
     for quantizer in found.misfits[:SHOWN]:
@@ -123,7 +124,7 @@ def as_text(found: Analysis) -> Iterator[str]:
     fitting = [quantizer for quantizer in found.quantizers if quantizer.fits]
     yield "\nthe model's outputs with one grid alone, and with all others"
     for quantizer in fitting[:SHOWN]:
-        both = f"{_decibels(quantizer.alone.sqnr):>9} {_decibels(quantizer.without.sqnr):>9}"
+        both = f"{decibels(quantizer.alone.sqnr):>9} {decibels(quantizer.without.sqnr):>9}"
         yield f"  {both}  {quantizer.name}  ({quantizer.grid})"
     if len(fitting) > SHOWN:
         yield f"  and {len(fitting) - SHOWN} more"
@@ -139,7 +140,3 @@ def misfit(quantizer: AnalyzedQuantizer) -> str:
         return f"{gain}; {100 * quantizer.clipped:.2f} % of the values lie beyond its ends"
     wide = f"{stretch:.1f} times as wide" if stretch > 1 else f"{1 / stretch:.1f} times as narrow"
     return f"its steps are {wide} as fits; {gain}"
-
-
-def _decibels(sqnr: float | None) -> str:
-    return "equal" if sqnr is None else f"{sqnr:.1f} dB"

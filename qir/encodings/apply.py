@@ -13,11 +13,11 @@ from qir.encodings.encoding import Encoding, FloatEncoding, ProductEncoding
 from qir.encodings.entry import Entry
 from qir.encodings.file import EncodingsFile, TensorEncodings, check_calibrated, read_encodings, write_encodings
 from qir.encodings.format_0 import torch_document
-from qir.encodings.tensor_names import float_model, is_parameter, layer_ports, paths_of, place_of, quantizers_by_name
+from qir.encodings.tensor_names import float_model, layer_ports, paths_of, place_of, quantizers_by_name
 from qir.errors import QirError
 from qir.graph import Graph, Node
 from qir.json_documents import refuse
-from qir.quantizers import quantizers, replace_encodings
+from qir.quantizers import is_parameter, quantizers, replace_encodings
 from qir.rewrite import Note, Outcome
 
 

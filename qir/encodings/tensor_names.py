@@ -14,7 +14,7 @@ from qir.encodings.format_0 import layer_port
 from qir.facts import is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.pipeline import Pipeline
-from qir.quantizers import quantizers
+from qir.quantizers import is_parameter, quantizers
 from qir.text.printing import value_names
 
 
@@ -53,11 +53,6 @@ def float_model(graph: Graph, opset: int = 21) -> FloatModel:
         tensors[node] = tensor
     names = value_names(copy)
     return FloatModel(copy, {node: names[tensor] for node, tensor in tensors.items()})
-
-
-def is_parameter(node: Node) -> bool:
-    """Whether a quantizer rounds a weight."""
-    return node.operands[0].weight is not None
 
 
 def place_of(node: Node) -> Place:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from qir.analysis.results import Analysis, AnalyzedLayer, AnalyzedQuantizer
+from qir.differences import decibels
 from qir.files import write_all
 from qir.pages.certificate import STYLE, table
 
@@ -79,11 +80,6 @@ def _quantizers(quantizers: Sequence[AnalyzedQuantizer]) -> str:
           f"{100 * q.clipped:.3f} %", decibels(q.sqnr), best(q), decibels(q.alone.sqnr),
           decibels(q.without.sqnr), q.line] for q in quantizers),
     )  # fmt: skip
-
-
-def decibels(sqnr: float | None) -> str:
-    """A ratio as text."""
-    return "equal" if sqnr is None else f"{sqnr:.1f} dB"
 
 
 def best(quantizer: AnalyzedQuantizer) -> str:

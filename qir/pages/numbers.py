@@ -16,6 +16,7 @@ from qir.evaluate import Executor
 from qir.facts import is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.pages.records import Data, finite, is_float
+from qir.quantizers import is_parameter
 
 BARS = 96
 """So many bars a histogram has at most."""
@@ -90,9 +91,7 @@ def numbers_of(graph: Graph, executor: Executor, data: Iterable[Batch] = ()) -> 
     `executor`: `sqnr` is the power of a tensor in float over that of its difference, from the model's inputs on.
     Without data, or when a quantizer has no scale, nothing is run.
     """
-    seen = {
-        node: _of_weight(node) for node in graph.nodes() if is_quantizer(node) and node.operands[0].weight is not None
-    }
+    seen = {node: _of_weight(node) for node in graph.nodes() if is_quantizer(node) and is_parameter(node)}
     watched = [node for node in graph.nodes() if node not in seen and node.results and is_float(node.result)]
     rounding = [node for node in graph.nodes() if is_quantizer(node)]
     batches = iter(data)

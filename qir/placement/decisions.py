@@ -85,7 +85,7 @@ class Decisions:
             return self.placement.why_float(node.op)
         weighted, bias = node.definition.trait(Weighted), found.parameters.get("bias")
         if weighted is not None and weighted.bias is not None and bias is not None and bias.grid.product:
-            value = node.operands[weighted.bias] if len(node.operands) > weighted.bias else None
+            value = node.operand(weighted.bias)
             if value is not None and (value.weight is None or value.type.rank != 1):
                 return "its bias is not a constant vector"
         return None
