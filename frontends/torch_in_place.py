@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from qir.errors import QirError
+from qir.frontends.torch_aten import aten
 from qir.frontends.torch_views import SharedMemory
 from qir.graph import Value
 
@@ -30,3 +31,12 @@ def overwrite(importer: ProgramImporter, node: fx.Node, target: Any, result: Any
         raise QirError("a block under no_grad changes a tensor in place that is made outside of it", result.node,
                        stage="import", help="compute a new tensor in the block")  # fmt: skip
     shared.write(result)
+
+
+def puts_back(node: fx.Node, target: Any, source: Any = None, *options: Any) -> bool:
+    """Whether the call copies into a tensor what it holds already, put into its own dtype at most."""
+    if node.target is not aten.copy_.default or not isinstance(source, Value):
+        return False
+    while source.node is not None and source.node.op == "Cast" and source.type.dtype == target.type.dtype:
+        source = source.node.operands[0]
+    return source is target

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,10 +14,13 @@ from qir.api.same_outputs import same
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
+def untouched(
+    model: nn.Module, holds: Callable[[Any, Any], bool] = lambda now, before: now is before
+) -> Iterator[Callable[[], list[str]]]:
     """Inside, forward may set attributes, buffers and training flags; in the end all are as before.
 
-    Yields a function that lists the paths of the attributes and buffers that forward has changed.
+    Yields a function that lists the paths of the attributes and buffers that forward has changed. `holds` tells whether
+    an attribute that was set is still what it was.
     """
     modules = {path: part for path, part in model.named_modules() if not isinstance(part, torch.jit.ScriptModule)}
     attributes = {path: vars(module).copy() for path, module in modules.items()}
@@ -33,7 +37,9 @@ def untouched(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
         found = [path for path, buffer in buffers.items() if buffer.written]
         for path, module in modules.items():
             for before, now in ((attributes[path], vars(module)), (held[path], module._buffers)):
-                names = [name for name, value in now.items() if name != "training" and before.get(name) is not value]
+                names = [
+                    name for name, value in now.items() if name != "training" and not holds(value, before.get(name))
+                ]
                 found += [f"{path}.{name}" if path else name for name in names]
         return found
 

@@ -168,7 +168,7 @@ def trace(
         raise QirError("torch.fx does not see the hooks of the model itself", stage="import",
                        help="put the model into another module, or remove the hooks")  # fmt: skip
     fixed = {**_left_out(model, given), **(concrete or {})}
-    with untouched(model) as changed, recording_einops():
+    with untouched(model, _holds) as changed, recording_einops():
         tracer = _Tracer(fixed, whole, set_flags(model))
         traced = _traced(model, tracer)
         if state := changed():
@@ -179,6 +179,21 @@ def trace(
         if tracer.asked and not _follows(model, traced, tracer):
             traced = replace(traced, inference_only=str(tracer.asked[0]))
         return replace(traced, regularizers=tracer.regularizers.keys(), fixed=fixed)
+
+
+_MOVES = {"to", "type_as", "float", "double", "half", "bfloat16", "contiguous", "cuda", "cpu"}
+
+
+def _holds(now: Any, before: Any) -> bool:
+    """Whether an attribute is what it was, or only put on the device and into the dtype of an input."""
+    if not isinstance(now, fx.Proxy) or not isinstance(before, torch.Tensor):
+        return now is before
+    root = now.tracer.root  # type: ignore[attr-defined]
+    node: Any = now.node
+    while node.op == "call_method" and node.target in _MOVES:
+        node = node.args[0]
+    read = reduce(getattr, str(node.target).split("."), root) if node.op == "get_attr" else None
+    return read is now or read is before
 
 
 def _follows(model: nn.Module, traced: Trace, tracer: _Tracer) -> bool:

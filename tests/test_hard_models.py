@@ -107,6 +107,13 @@ def without_gradient(model: Any, x: Tensor) -> Any:
     return y * 2 + model.linear(x)
 
 
+def moves_its_state(model: Any, x: Tensor) -> Any:
+    """Puts its buffer where the input is, as models do that are moved between devices."""
+    model.state = model.state.to(device=x.device, dtype=x.dtype)
+    model.state = model.state.to(x.device).type_as(x)
+    return x - model.state
+
+
 def fills_without_gradient(model: Any, x: Tensor) -> Any:
     """Changes a tensor in place, in a block of its own, and takes a view of it afterwards."""
     with torch.no_grad():
@@ -119,6 +126,7 @@ def fills_without_gradient(model: Any, x: Tensor) -> Any:
 EXACT: dict[str, Callable[[Any, Tensor], Any]] = {
     "remembers": remembers,
     "no_grad": without_gradient,
+    "moves its state": moves_its_state,
     "in place under no_grad": fills_without_gradient,
     "draws": lambda model, x: x + torch.rand(3, 4) + torch.randn(4) + torch.rand_like(x),
     "checkpoint": lambda model, x: checkpoint(lambda x: torch.relu(model.linear(x)), x, use_reentrant=False),
