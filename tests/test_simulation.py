@@ -163,6 +163,53 @@ def test_layers_show_their_quantizers(model: nn.Module) -> None:
     assert "?" not in table
 
 
+class Moving(nn.Module):
+    """Layers that write what they read: pooling, dropout, and an embedding; and one that does not, on a float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.drop, self.fc = nn.MaxPool1d(2), nn.Dropout(), nn.Linear(4, 4)
+        self.embed, self.after = nn.Embedding(9, 8), nn.Dropout()
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.drop(self.pool(torch.sigmoid(self.embed(tokens))))
+        return self.fc(x), self.after(torch.tanh(x))
+
+
+def grids_in(table: str) -> dict[str, str]:
+    """The grid of the output of every layer, as the table has it."""
+    found, layer = {}, ""
+    for line in table.splitlines()[1:]:
+        layer = line.split()[0] if not line.startswith(" ") else layer
+        if "output 0" in line:
+            found[layer] = line.partition("output 0")[2].strip()
+    return found
+
+
+@pytest.mark.parametrize("target", [None, TARGET])
+def test_what_a_layer_only_moves_is_shown_on_the_grid_that_it_lies_on(target: str | None) -> None:
+    torch.manual_seed(0)
+    sim = QuantizationSimModel(Moving().eval(), torch.zeros(2, 5, dtype=torch.long), target=target)
+    sim.compute_encodings([torch.arange(10).reshape(2, 5) % 9])
+    grids = grids_in(str(sim))
+    assert grids["module_sigmoid"].startswith("u8 asymmetric")
+    assert grids["pool"] == grids["module_sigmoid"]
+
+
+def test_what_is_moved_is_float_where_it_is_not_rounded() -> None:
+    torch.manual_seed(0)
+    tokens = torch.arange(10).reshape(2, 5) % 9
+    sim = QuantizationSimModel(Moving().eval(), tokens)
+    sim.compute_encodings([tokens])
+    weight = next(line.partition("weight")[2].strip() for line in str(sim).splitlines() if line.startswith("embed"))
+    assert grids_in(str(sim))["embed"] == weight
+    layers = {layer.name: layer for layer in sim.layers()}
+    assert layers["drop"].output_quantizers == [None]
+    assert layers["drop"].output_grids == layers["module_sigmoid"].output_quantizers
+    layers["module_sigmoid"].output_quantizers[0].enabled = False
+    assert {grids_in(str(sim))[name] for name in ("pool", "drop")} == {"float"}
+
+
 def test_widths_and_types(model: nn.Module) -> None:
     sim = calibrated(model, default_output_bw=16, default_param_bw=4)
     encodings = {path: quantizer.encoding for path, quantizer in quantizers_of(sim.model)}

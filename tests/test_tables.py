@@ -140,6 +140,8 @@ def test_every_feature_has_its_own_grid_and_loses_no_more_than_half_a_step() -> 
 def test_a_table_trains_in_the_simulator_and_is_written_as_it_is_then() -> None:
     simulator = QuantizationSimModel(Language(tied=False).eval(), TOKENS, target="ort-x86-vnni")
     simulator.compute_encodings([TOKENS])
+    weight, looked_up = (line.split()[-7:] for line in str(simulator).splitlines()[1:3])
+    assert (weight[1:5], looked_up) == (["i8", "symmetric", "narrow", "axis=1"], ["output", "0", "float"])
     before = simulator.model.embed.weight.detach().clone()
     simulator.model(TOKENS).square().sum().backward()
     with torch.no_grad():

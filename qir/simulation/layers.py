@@ -12,6 +12,7 @@ from qir.facts import is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.quantizers import quantizer_of
 from qir.text.encodings import grid_text
+from qir.traits import IdentityInInference, KeepsGrid
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +23,8 @@ class SimulatedLayer:
     """A layer, and the quantizers of what it reads, writes and holds: modules of the simulator.
 
     `input_quantizers` and `output_quantizers` have an entry for each tensor, None where it is not rounded;
-    `param_quantizers` has the quantizers of the layer's rounded parameters by name.
+    `param_quantizers` has the quantizers of the layer's rounded parameters by name. `output_grids` has for each tensor
+    that the layer writes the quantizer on whose grid it lies: its own, or that of what the layer only moves.
     """
 
     name: str
@@ -31,6 +33,7 @@ class SimulatedLayer:
     input_quantizers: Sequence[Any] = ()
     output_quantizers: Sequence[Any] = ()
     param_quantizers: dict[str, Any] = field(default_factory=dict)
+    output_grids: Sequence[Any] = ()
 
 
 def layers_of(graph: Graph, model: nn.Module) -> Iterator[SimulatedLayer]:
@@ -52,12 +55,28 @@ def layers_of(graph: Graph, model: nn.Module) -> Iterator[SimulatedLayer]:
             [quantizer(quantizer_of(value)) for value in read if value.weight is None and not _parameter(value)],
             [quantizer(_reader(value)) for value in node.results],
             {name: found for name, found in held.items() if found is not None},
+            [quantizer(_reader(value) or _grid_of(value)) for value in node.results],
         )
 
 
 def _reader(value: Value) -> Node | None:
     """The quantizer that rounds a result."""
     return next((node for node, _ in value.uses if is_quantizer(node)), None)
+
+
+def _grid_of(value: Value) -> Node | None:
+    """The quantizer on whose grid the value lies, as it rounds it or what it was before it was moved; None if none.
+
+    A grid of channels is that of a tensor with the axes that it was made for.
+    """
+    moved, node = False, value.node
+    while node is not None and not is_quantizer(node):
+        known = node.definition
+        if known.trait(IdentityInInference) is None and known.trait(KeepsGrid) is None:
+            return None
+        moved = moved or known.trait(IdentityInInference) is None
+        node = node.operands[0].node
+    return None if node is None or (moved and node.attrs["encoding"].axis is not None) else node
 
 
 def _parameter(value: Value) -> str:
@@ -87,7 +106,7 @@ def _tensors(layer: SimulatedLayer, written: Container[int]) -> Iterator[tuple[s
         if quantizer is not None and id(quantizer) not in written:
             yield f"input {number}", quantizer
     yield from layer.param_quantizers.items()
-    for number, quantizer in enumerate(layer.output_quantizers):
+    for number, quantizer in enumerate(layer.output_grids):
         yield f"output {number}", quantizer
 
 
