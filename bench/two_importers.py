@@ -4,7 +4,7 @@
 
 The folder is one of `bench.zoo`. Compared are the paths and classes of modules, the keys of the state, the operators
 of the graph, and outputs on fresh inputs. Models that one of the importers does not take are left out, and those that
-take longer than a minute. Exits with 1 when two results differ.
+take more than a minute of the processor. Exits with 1 when two results differ.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ class Compared:
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Inside, work that takes longer raises TimeoutError."""
+    """Inside, work that takes more seconds of the processor raises TimeoutError."""
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"it takes longer than {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def difference(by_fx: Sequence[str], by_export: Sequence[str]) -> list[str]:

@@ -70,10 +70,12 @@ class RecordedNames:
         """The name of what `node` is a part of, if it is the last part; else that of its own operator."""
         if node.target is WHOLE:
             return str(node.args[1]).rpartition(":")[0].replace(".", "_")
+        if node.target is BEGIN:
+            name = str(node.args[2]).partition(":")[0]
+            return _OPERATORS.get(name) or called(name)
         after = self.following.get(node)
         spelled = node.meta.get("torch_fn")
-        goes_on = after is not None and after.meta.get("torch_fn") == spelled and node.target is not BEGIN
-        if spelled is None or goes_on:
+        if spelled is None or (after is not None and after.meta.get("torch_fn") == spelled):
             name = getattr(node.target, "_opname", getattr(node.target, "__name__", str(node.target)))
         else:
             kind, _, name = spelled[1].rpartition(".")

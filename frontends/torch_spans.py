@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx._symbolic_trace import _wrapped_fns_to_patch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -112,7 +113,7 @@ class SpanRecorder(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.spans: dict[str, Span] = {}
-        self.names = map(str, count())
+        self.numbers = count()
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         call = partial(self.record, function, function) if is_span(function) else function
@@ -124,7 +125,7 @@ class SpanRecorder(TorchFunctionMode):
             return call(*args, **kwargs)
         leaves = pytree.tree_leaves((args, kwargs))
         tensors = list(filter(is_tensor, leaves))
-        name = next(self.names)
+        name = f"{getattr(of, '__name__', '')}:{next(self.numbers)}"
         versions = [tensor._version for tensor in tensors]
         begun = BEGIN(tensors, [leaf for leaf in leaves if isinstance(leaf, torch.SymInt)], name)
         result = call(*args, **kwargs)
@@ -142,6 +143,7 @@ class SpanRecorder(TorchFunctionMode):
 def recording_spans(model: nn.Module, kept: Collection[nn.Module]) -> Iterator[Mapping[str, Span]]:
     """Inside, calls of functions and layers of several operators are recorded with their arguments.
 
+    So are functions that a lowering takes and that `torch.fx.wrap` was told of.
     Those of the modules in `kept` are not.
     """
     layers = [module for path, module in model.named_modules() if path and module not in kept and _is_layer(module)]
@@ -149,6 +151,11 @@ def recording_spans(model: nn.Module, kept: Collection[nn.Module]) -> Iterator[M
         for layer in layers:
             vars(layer)["_call_impl"] = partial(recorder.record, layer, layer._call_impl)
             stack.callback(vars(layer).pop, "_call_impl")
+        for (_, name), module in _wrapped_fns_to_patch.items():
+            function = module.get(name)
+            if isinstance(function, FunctionType) and lowers.of_function(function) is not None:
+                stack.callback(module.__setitem__, name, function)
+                module[name] = partial(recorder.record, function, function)
         yield recorder.spans
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import einops
@@ -15,7 +17,10 @@ import qir
 from qir.api.preparation import preparation
 from qir.api.same_outputs import Examples
 from qir.backends.torch_module import emit_torch
+from qir.facts import computes
 from qir.frontends.torch_export import import_exported
+from qir.frontends.torch_table import lowers
+from qir.graph import Graph
 from tests.comparing import same
 from tests.test_aimet_defects import Calls
 from tests.torchvision_cpu import torchvision_models
@@ -254,6 +259,115 @@ def test_an_exported_program_has_no_opaque_calls(function: Callable[[Tensor], Te
 def test_parts_of_a_computed_size_stay_whole() -> None:
     model = Function(lambda x: torch.cat([x, x]).split(x.shape[0])[1] + 1)
     assert same(prepared_by("export", model, torch.rand(2, 3))(torch.ones(4, 3)), torch.full((4, 3), 2.0))
+
+
+SEVERAL: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "normalize": lambda x, y: F.normalize(x) + F.normalize(y, dim=0),
+    "local response norm": lambda x, y: F.local_response_norm(torch.stack([x, y]), 3),
+    "reciprocal": lambda x, y: 1 / (x + 1) + (2 / (y + 1)),
+    "softsign": lambda x, y: F.tanhshrink(F.softsign(x)) * F.softmin(y, dim=1),
+    "largest of parts": lambda x, y: F.adaptive_max_pool1d(x, 2) + F.adaptive_max_pool1d(y, 2),
+    "norms of windows": lambda x, y: F.lp_pool1d(x[None], 2.0, 2) + F.lp_pool1d(y[None], 2.0, 2),
+    "several results": lambda x, y: F.adaptive_max_pool1d(x, 2, return_indices=True),
+    "listed places": lambda x, y: x[:, [0, 2]] + y[..., [1, 3]],
+    "computed repetitions": lambda x, y: x.repeat_interleave(y.shape[0] // 3 + 1, dim=0) + 1,
+}
+
+
+@pytest.mark.parametrize("function", SEVERAL.values(), ids=SEVERAL)
+def test_functions_of_several_operators_are_one_call(function: Callable[[Tensor, Tensor], Any]) -> None:
+    model, inputs = Calls(function), (torch.rand(3, 4), torch.rand(3, 4))
+    assert_one_result(model, *inputs)
+
+
+def assert_one_result(model: nn.Module, *inputs: Tensor) -> None:
+    """Both importers give the same modules, state and operators, and keep equally many calls opaque."""
+    by_fx, by_export = (preparation(model.eval(), Examples(inputs), importer=each) for each in ("fx", "export"))
+    for made in (by_fx, by_export):
+        assert same(made.module(*inputs), model(*inputs))
+    traced, recorded = (dict(made.module.named_modules()) for made in (by_fx, by_export))
+    assert {path: type(module).__name__ for path, module in traced.items()} == {
+        path: type(module).__name__ for path, module in recorded.items()
+    }
+    assert by_fx.module.state_dict().keys() == by_export.module.state_dict().keys()
+    assert operators(by_fx.graph) == operators(by_export.graph)
+
+
+def operators(graph: Graph) -> list[str]:
+    """Those that compute, sorted."""
+    return sorted(node.op for node in graph.nodes() if computes(node))
+
+
+class Attending(nn.Module):
+    """Layers that torch.export records as many calls, one of them called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(8, 2, dropout=0.3, batch_first=True)
+        self.encode = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.local, self.drop = nn.LocalResponseNorm(3), nn.Dropout(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.attend(x, x, x)
+        y, weights = self.attend(y, self.drop(x), x, average_attn_weights=False)
+        return self.local(self.encode(y)) + weights.sum()
+
+
+def test_layers_of_several_operators_are_one_call() -> None:
+    torch.manual_seed(0)
+    model, x = Attending(), torch.rand(3, 5, 8)
+    assert_one_result(model, x)
+    for importer in ("fx", "export"):
+        prepared = prepared_by(importer, model, x).train()
+        torch.manual_seed(3)
+        expected = model.train()(x)
+        torch.manual_seed(3)
+        assert same(prepared(x), expected), importer
+    assert same(prepared_by("export", model, x)(x[:2, :4]), model(x[:2, :4]))
+
+
+def test_layers_with_parametrizations_and_hooks_stay_whole() -> None:
+    layers = {"conv": nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 4, 1)), "relu": nn.ReLU(),
+              "linear": nn.utils.parametrizations.spectral_norm(nn.Linear(5, 5)), "hooked": nn.Linear(5, 5),
+              "nothing": nn.Identity(), "pool": nn.AvgPool1d(2, ceil_mode=True)}  # fmt: skip
+    layers["hooked"].register_forward_hook(lambda module, args, output: output * 2)
+    layers["nothing"].register_forward_hook(lambda module, args, output: output + 1)
+    model, x = nn.Sequential(OrderedDict(layers)), torch.rand(3, 4, 5)
+    assert_one_result(model, x)
+    expected = deepcopy(model).train()(x)
+    assert same(prepared_by("export", model, x).train()(x), expected)
+
+
+class Branching(nn.Module):
+    """Is not traced symbolically; its layer holds a hook, so that no lowering takes it, but for the function in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.attend.out_proj.register_forward_hook(lambda *_: None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.normalize(x, p=float(len(x.shape)))
+        return self.attend(y, y, y)[0]
+
+
+def test_parts_are_lowered_where_no_lowering_takes_the_whole() -> None:
+    graph = import_exported(Branching().eval(), [torch.rand(3, 5, 8)])
+    assert operators(graph) == ["qir.MultiheadAttention", "qir.Normalize"]
+    prepared_by("export", Branching(), torch.rand(3, 5, 8))
+
+
+@torch.fx.wrap
+def bounded(x: Tensor, limit: float = 1.0) -> Tensor:
+    return torch.tanh(x / limit) * limit
+
+
+def test_a_wrapped_function_that_a_lowering_takes_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lowered(build: Any, x: Any, limit: float = 1.0) -> Any:
+        return build("Mul", build("Tanh", build("Div", x, limit)), limit)
+
+    monkeypatch.setitem(lowers.table, bounded, lowered)
+    assert_one_result(Function(lambda x: bounded(x + 1, limit=2.0) + 1), torch.rand(3, 4))
 
 
 @torch.fx.wrap
