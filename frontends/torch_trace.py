@@ -19,6 +19,7 @@ from qir.frontends.torch_autograd import traced_functions
 from qir.frontends.torch_draws import RecordingDraws
 from qir.frontends.torch_einops import einops_functions, recording_einops
 from qir.frontends.torch_errors import untraceable
+from qir.frontends.torch_kinds import TellsTensors
 from qir.frontends.torch_lines import is_users
 from qir.frontends.torch_lowerings import class_name, lowers
 from qir.frontends.torch_names import called
@@ -58,6 +59,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, fixed: Mapping[str, Any], whole: Callable[[nn.Module], bool], asked: list[Asked]) -> None:
         super().__init__(autowrap_functions=einops_functions())
         self.fixed = fixed
+        self.tensors: TellsTensors
         self.whole = whole
         self.asked = asked
         self.regularizers: dict[str, nn.Module] = {}
@@ -70,10 +72,13 @@ class _Tracer(fx.Tracer):
             method = target if kind == "call_method" else getattr(target, "__name__", "")
             name = called(name or method) if called(method) != method else name
         if self.autocast != _autocast():
-            raise QirError("a part of the model runs under autocast", stage="import", help="keep that module whole")
+            raise _refused("a part of the model runs under autocast", "keep that module whole: modules_to_exclude=[…]")
         if kind == "call_function" and kwargs.get("out") is not None:
-            raise QirError(f"forward writes into the argument out= of {getattr(target, '__name__', target)}",
-                           stage="import", help="use what the call returns")  # fmt: skip
+            name = getattr(target, "__name__", target)
+            raise _refused(f"forward writes into the argument out= of {name}", "use what the call returns")
+        if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):
+            raise _refused("forward draws from a torch.Generator of its own, whose state a graph can not keep",
+                           "draw from torch's own, or keep that module whole: modules_to_exclude=[…]")  # fmt: skip
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         node.meta[_LINE] = users_frame(sys._getframe(1), trace.__code__)
         node.meta[WITHOUT_GRADIENT] = torch.is_grad_enabled() != self.gradients
@@ -88,6 +93,7 @@ class _Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         before = len(self.asked)
+        self.tensors.tell(m)
         result = super().call_module(m, forward, args, kwargs)
         if not regularizes(m, self.asked[before:], args, kwargs, result):
             return result
@@ -107,6 +113,12 @@ class _Tracer(fx.Tracer):
 
     def _proxy_placeholder(self, name: str, *rest: Any) -> Any:
         return self.fixed[name] if name in self.fixed else super()._proxy_placeholder(name, *rest)
+
+
+def _refused(message: str, help: str) -> QirError:
+    """The error of a call that is just being traced, with the user's line."""
+    loc = Loc(*users_frame(sys._getframe(1), trace.__code__))
+    return QirError(message, stage="import", snippet=f"{loc}\n    {loc.source.strip()}", help=help)
 
 
 def _left_out(model: nn.Module, given: int | None) -> dict[str, Any]:
@@ -217,7 +229,8 @@ def _equal(a: Any, b: Any) -> bool:
 def _traced(model: nn.Module, tracer: _Tracer) -> Trace:
     before = set(vars(model))
     try:
-        with RecordingDraws(tracer), traced_functions(tracer):
+        with RecordingDraws(tracer), traced_functions(tracer), TellsTensors(model) as tracer.tensors:
+            tracer.tensors.tell(model)
             graph = tracer.trace(model)
     except QirError:
         raise

@@ -62,6 +62,11 @@ def into_out(model: Any, x: Tensor) -> Tensor:
     return y * 2
 
 
+def draws_from_its_own(model: Any, x: Tensor) -> Tensor:
+    """Draws from a generator of its own."""
+    return x + torch.rand(3, 4, generator=torch.Generator().manual_seed(1))
+
+
 def fills(model: Any, x: Tensor) -> Tensor:
     """Fills a new tensor with random numbers."""
     return x + torch.empty(3, 4).uniform_()
@@ -73,6 +78,7 @@ REFUSED = {
     "updates": (updates, "state"),
     "autocast": (under_autocast, "autocast"),
     "out": (into_out, "out"),
+    "generator": (draws_from_its_own, "[gG]enerator"),
 }
 
 
@@ -87,6 +93,14 @@ def test_what_no_graph_can_hold_is_refused(function: Any, named: str, importer: 
     assert model.count == 0
     assert not model.state.any()
     assert type(model.state) is Tensor
+
+
+@pytest.mark.parametrize("function", [under_autocast, into_out, draws_from_its_own])
+def test_a_refused_call_is_shown(function: Any) -> None:
+    with pytest.raises(QirError) as caught:
+        qir.prepare_model(Calls(function))
+    assert "test_hard_models.py" in str(caught.value.snippet)
+    assert caught.value.help
 
 
 def test_random_numbers_in_a_new_tensor_are_refused_by_torch_fx() -> None:
