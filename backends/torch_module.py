@@ -46,9 +46,9 @@ from qir.errors import QirError
 from qir.evaluate import Runner
 from qir.facts import FUNCTIONALS_LIFTED, MODULES_UNROLLED, is_quantizer
 from qir.graph import Graph, Node, Value
-from qir.names import Paths
 from qir.nests import map_nested
 from qir.order import weights_in
+from qir.paths import Paths
 from qir.text.printing import value_names
 from qir.types import ScalarType
 

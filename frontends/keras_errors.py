@@ -12,7 +12,7 @@ import keras
 
 from qir.errors import Loc, QirError
 from qir.frontends.keras_lines import is_users
-from qir.lines import shortened
+from qir.source_paths import shortened
 
 _KEEP = "or keep the layer whole: modules_to_exclude=[…]"
 _OTHERS = ("torch", "jax", "tensorflow", "numpy")

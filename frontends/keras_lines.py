@@ -10,7 +10,7 @@ from types import CodeType
 import keras
 
 from qir.errors import Loc
-from qir.lines import packages_folder, shortened
+from qir.source_paths import packages_folder, shortened
 
 _INNER = tuple(f"{packages_folder()}/{package}/" for package in ("torch", "jax", "numpy", "optree"))
 _KERAS = str(Path(keras.__file__).parent) + "/"

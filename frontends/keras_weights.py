@@ -12,7 +12,7 @@ from qir.frontends.keras_lowerings import read_variable, type_of_tensor
 from qir.frontends.keras_names import KerasNames
 from qir.graph import Graph, Value
 from qir.lowering import known
-from qir.names import tell_views_apart
+from qir.paths import tell_views_apart
 from qir.weights import Weight
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from qir.errors import Loc, QirError
 from qir.frontends.torch_lines import is_users
-from qir.lines import shortened
+from qir.source_paths import shortened
 
 
 def untraceable(what: str, model: nn.Module, error: Exception) -> QirError:

@@ -20,7 +20,7 @@ from qir.frontends.torch_names import CallNames
 from qir.frontends.torch_program import type_of_example
 from qir.frontends.torch_weights import Weights
 from qir.graph import Graph, Value
-from qir.names import Paths
+from qir.paths import Paths
 
 if TYPE_CHECKING:
     from qir.frontends.torch_export import ProgramImporter

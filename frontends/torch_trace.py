@@ -26,7 +26,7 @@ from qir.frontends.torch_names import called
 from qir.frontends.torch_rates import described, follow_rates
 from qir.frontends.torch_state import untouched
 from qir.frontends.torch_training import Asked, regularizes, set_flags, users_frame
-from qir.lines import shortened
+from qir.source_paths import shortened
 
 
 class _Proxy(fx.Proxy):

@@ -20,7 +20,7 @@ from torch import nn
 from qir.attributes import TRAINING
 from qir.frontends.torch_calls import follows_training, is_special
 from qir.frontends.torch_lines import is_users
-from qir.lines import shortened
+from qir.source_paths import shortened
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from qir.errors import QirError
 from qir.expansions import put_in_place
 from qir.facts import CALIBRATED, FUNCTIONALS_LIFTED, MODULES_UNROLLED
 from qir.graph import Graph, Node, Value
-from qir.names import Paths
 from qir.ops import composed_families
+from qir.paths import Paths
 from qir.pipeline import Pass
 from qir.rewrite import Miss, Note, Outcome
 from qir.traits import Composed

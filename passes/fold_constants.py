@@ -14,7 +14,7 @@ from qir.evaluate import results_of
 from qir.expansions import plain_call
 from qir.facts import is_quantizer
 from qir.graph import Graph, Node, Use, Value
-from qir.names import Paths
+from qir.paths import Paths
 from qir.pipeline import Pass
 from qir.rewrite import Miss, Outcome, rewrite
 from qir.traits import Stateful, Weighted

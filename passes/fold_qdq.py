@@ -10,7 +10,7 @@ import numpy as np
 
 from qir.encodings.encoding import Encoding, ProductEncoding
 from qir.graph import Graph, Node, Value
-from qir.names import Paths
+from qir.paths import Paths
 from qir.pipeline import Pass
 from qir.quantizers import quantizer_of
 from qir.rewrite import Miss, Note, Outcome

@@ -11,7 +11,7 @@ from qir.encodings.encoding import Encoding, FloatEncoding, ProductEncoding
 from qir.errors import QirError
 from qir.facts import CALIBRATED, FUNCTIONALS_LIFTED, MODULES_UNROLLED, QUANTIZERS_INSERTED, is_quantizer
 from qir.graph import Graph, Node, Use, Value
-from qir.names import Paths
+from qir.paths import Paths
 from qir.pipeline import Pass
 from qir.placement.decisions import Decisions, Tensor
 from qir.placement.options import placement_of

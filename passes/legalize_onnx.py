@@ -13,8 +13,8 @@ from qir.expansions import exists_at, expansion_of, put_in_place
 from qir.facts import COMPOSITES_EXPANDED, is_quantizer
 from qir.graph import Graph, Node, Value
 from qir.infer import infer_types, promoted_types
-from qir.names import Paths
 from qir.operators.python_numbers import known_size
+from qir.paths import Paths
 from qir.pipeline import Pass
 from qir.rewrite import Miss, Note, Outcome, became
 from qir.traits import IdentityInInference

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qir.facts import FUNCTIONALS_LIFTED, computes
 from qir.graph import Graph
-from qir.names import Paths
+from qir.paths import Paths
 from qir.pipeline import Pass
 from qir.rewrite import Note, Outcome
 

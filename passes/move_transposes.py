@@ -13,7 +13,7 @@ from qir.axis_orders.flow import OrderFlow, Reader, permutation
 from qir.axis_orders.orders import Order, Reading, Reordered, as_written, compose, inverse
 from qir.facts import CALIBRATED
 from qir.graph import Graph, Node, Value
-from qir.names import tell_views_apart
+from qir.paths import tell_views_apart
 from qir.pipeline import Pass
 from qir.rewrite import Note, Outcome
 from qir.types import TensorType, Type, refined

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qir.facts import MODULES_UNROLLED, is_quantizer
 from qir.graph import Graph
-from qir.names import Paths
+from qir.paths import Paths
 from qir.pipeline import Pass
 from qir.rewrite import Note, Outcome
 

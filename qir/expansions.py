@@ -18,7 +18,7 @@ from qir.types import refined, to_proto
 
 if TYPE_CHECKING:
     from qir.graph import Graph, Node, Value
-    from qir.names import Paths
+    from qir.paths import Paths
     from qir.rewrite import Miss
 
 

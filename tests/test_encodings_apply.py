@@ -22,7 +22,7 @@ from qir.encodings.tensor_names import float_model, quantizers_by_layer
 from qir.errors import QirError
 from qir.facts import is_quantizer
 from qir.graph import Graph, Node
-from qir.names import Paths
+from qir.paths import Paths
 from qir.quantizers import quantizers, replace_encodings
 from qir.traits import Weighted
 from qir.types import TensorType

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qir.errors import QirError
 from qir.text.lexer import BARE, DEEPEST, NAME, Line, lines_of
-from qir.text.reader import GraphReader
+from qir.text.statements import GraphReader
 
 if TYPE_CHECKING:
     from qir.graph import Graph
