@@ -76,9 +76,6 @@ class _Tracer(fx.Tracer):
         if kind == "call_function" and kwargs.get("out") is not None:
             name = getattr(target, "__name__", target)
             raise _refused(f"forward writes into the argument out= of {name}", "use what the call returns")
-        if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):
-            raise _refused("forward draws from a torch.Generator of its own, whose state a graph can not keep",
-                           "draw from torch's own, or keep that module whole: modules_to_exclude=[…]")  # fmt: skip
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         node.meta[_LINE] = users_frame(sys._getframe(1), trace.__code__)
         node.meta[WITHOUT_GRADIENT] = torch.is_grad_enabled() != self.gradients
@@ -107,6 +104,9 @@ class _Tracer(fx.Tracer):
             return a.node
         if type(a) is tuple:
             return tuple(map(self.create_arg, a))
+        if isinstance(a, torch.Generator):
+            raise _refused("forward draws from a torch.Generator of its own, whose state a graph can not keep",
+                           "draw from torch's own, or keep that module whole: modules_to_exclude=[…]")  # fmt: skip
         if isinstance(a, dict) and type(a) is not dict:  # fx makes a plain one of it
             return self.create_node("call_function", type(a), (super().create_arg(dict(a)),), {})
         return super().create_arg(a)

@@ -78,7 +78,6 @@ REFUSED = {
     "updates": (updates, "state"),
     "autocast": (under_autocast, "autocast"),
     "out": (into_out, "out"),
-    "generator": (draws_from_its_own, "[gG]enerator"),
 }
 
 
