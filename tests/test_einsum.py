@@ -176,3 +176,22 @@ def test_torch_orders_three_operands_in_the_prepared_model_as_in_the_model(impor
     prepared = qir.prepare_model(model, example_inputs=inputs, importer=importer)
     assert not prepared.meta["opaque_calls"]
     assert same(prepared(*inputs), model(*inputs))
+
+
+@pytest.mark.parametrize("importer", ["fx", "export"])
+@pytest.mark.parametrize("equation", ["btd,edf->btef", "btd,ecd->btec", "btd,bsd->bts", "bdt,edf->bfte"])
+def test_an_einsum_that_came_apart_takes_sequences_of_other_lengths(equation: str, importer: Any) -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 6, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.einsum(equation, x, x * 2 if "bsd" in equation else self.weight)
+
+    model = Product().eval()
+    prepared = qir.prepare_model(model, example_inputs=(torch.randn(2, 6, 6),), importer=importer)
+    assert not prepared.meta["opaque_calls"]
+    for batch, length in ((2, 9), (3, 4), (1, 12)):
+        x = torch.randn(batch, 6, length) if "bdt" in equation else torch.randn(batch, length, 6)
+        assert same(prepared(x), model(x))

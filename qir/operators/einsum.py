@@ -121,8 +121,8 @@ def _product(
     result = tuple(label for label in kept if label in (*a_labels, *b_labels))
     if not summed:
         return on.Mul(_spread(on, a, a_labels, result), _spread(on, b, b_labels, result)), result
-    sizes = {label: on.axis(x, axis) for x, labels in ((b, b_labels), (a, a_labels))
-             for axis, label in enumerate(labels)}  # fmt: skip
+    weights_last = sorted(((b, b_labels), (a, a_labels)), key=lambda operand: operand[0].weight is not None)
+    sizes = {label: on.axis(x, axis) for x, labels in weights_last for axis, label in enumerate(labels)}
     flat_a = _grouped(on, _turned(on, a, a_labels, (*batch, *left, *summed)), [batch, left, summed], sizes)
     flat_b = _grouped(on, _turned(on, b, b_labels, (*batch, *summed, *right)), [batch, summed, right], sizes)
     product = on.MatMul(flat_a, flat_b)

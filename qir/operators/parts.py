@@ -79,8 +79,8 @@ class Parts(Writer):
             raise QirError(reason, self.node)
 
     def axis(self, x: Value, axis: int) -> int | Value:
-        """The size of an axis: a number where it is known, else a computed one."""
-        size = None if x.type.shape is None else x.type.shape[axis]
+        """The size of an axis: a number for a weight, else a computed one, since a type may be that of an example."""
+        size = None if x.weight is None or x.type.shape is None else x.type.shape[axis]
         return size if isinstance(size, int) else self.composite("AxisSize", [x], axis=axis)[0]
 
     def times(self, sizes: Sequence[int | Value]) -> int | Value:
