@@ -101,6 +101,28 @@ def test_parameters_come_in_the_order_of_the_model(importer: str) -> None:
     assert [name for name, _ in prepared.named_parameters()] == [name for name, _ in model.named_parameters()]
 
 
+class AnotherOrder(nn.Module):
+    """Makes its layers in another order than it calls them, and one of them under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+        self.scale = nn.Parameter(torch.ones(4))
+        self.first = nn.Sequential(nn.Linear(4, 4), self.norm)
+        self.unused = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.last(self.first(x))) * self.scale
+
+
+@IMPORTERS
+def test_state_comes_in_the_order_of_the_model_and_not_of_its_calls(importer: Any) -> None:
+    model = AnotherOrder().eval()
+    prepared = qir.prepare_model(model, example_inputs=(torch.rand(2, 4),), importer=importer)
+    assert list(prepared.state_dict()) == list(model.state_dict())
+    assert [name for name, _ in prepared.named_parameters()] == [name for name, _ in model.named_parameters()]
+
+
 @IMPORTERS
 def test_nothing_that_is_written_to_one_reaches_the_other(importer: str) -> None:
     model, prepared = made(importer)

@@ -265,6 +265,7 @@ def _prepared(
     if isinstance(model, nn.Module):
         copy_training_flags(module, model)
         copy_versions(module, model)
+        copy_order(module, model)
     return Preparation(module, graph, importer, lifted, unrolled)
 
 
@@ -283,3 +284,15 @@ def copy_versions(prepared: fx.GraphModule, model: nn.Module) -> None:
     for path, module in prepared.named_modules(remove_duplicate=False):
         if versions.get(path, module._version) != module._version:
             module._version = versions[path]
+
+
+def copy_order(prepared: fx.GraphModule, model: nn.Module) -> None:
+    """Let the parameters, buffers and layers of `prepared` come in the order of the model's; new layers come last."""
+    modules = dict(prepared.named_modules(remove_duplicate=False))
+    for path, module in model.named_modules(remove_duplicate=False):
+        if (other := modules.get(path)) is not None:
+            for kind in ("_parameters", "_buffers", "_modules"):
+                held = getattr(other, kind)
+                names = [name for name in getattr(module, kind) if name in held]
+                for name in (*names, *(name for name in list(held) if name not in names)):
+                    held[name] = held.pop(name)
