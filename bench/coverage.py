@@ -24,10 +24,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import fx, nn
 
+from bench.report import report
 from bench.zoo import chosen
 from qir.api.preparation import Preparation, preparation
 from qir.api.same_outputs import Examples
@@ -175,14 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with quiet():
             found.append(measured(entry))
     models.write(json.dumps([asdict(coverage) for coverage in found], indent=1))
-    console = Console()
-    console.width = max(console.width, 130)
-    console.print(table(found))
-    console.print(summary(found))
-    failed = [coverage.name for coverage in found if coverage.fails]
-    for name in failed:
-        print(f"FAILED: {name}", file=sys.stderr)
-    return 1 if failed else 0
+    return report([table(found), summary(found)], (coverage.name for coverage in found if coverage.fails))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from bench.report import report
 
 SIZES = {"NASNetMobile": 64, "NASNetLarge": 64, "InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 75}
 """The sides of images, where 32 are too few."""
@@ -159,12 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [_apart(name, given.zoo) for name in given.models or models(given.zoo)]
     for row in rows:
         table.add_row(*row.row())
-    console = Console()
-    console.width = max(console.width, 130)
-    console.print(table)
     if given.json is not None:
         given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    return 1 if any(row.error for row in rows) else 0
+    return report([table], (row.name for row in rows if row.error))
 
 
 def _apart(name: str, zoo: Path) -> Coverage:

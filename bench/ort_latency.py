@@ -27,11 +27,11 @@ import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 import qir
+from bench.report import report
 from qir.backends.onnx_qdq import session
 from tests.torchvision_cpu import torchvision_models
 
@@ -177,12 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         further = ours.signal_to_noise < max(other.signal_to_noise for other in others) - 0.5
         failed += [name] if slower or further else []
         table.add_section()
-    console = Console()
-    console.width = max(console.width, 100)
-    console.print(table)
-    for name in failed:
-        print(f"FAILED: {name}", file=sys.stderr)
-    return 1 if failed else 0
+    return report([table], failed)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 import qir
+from bench.report import report
 from qir.backends.onnx_qdq import CONVERSIONS, executed_operators
 from tests.comparing import same, same_state, tensors, train_step
 from tests.model_table import Example
@@ -105,12 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         counts = (found.evaluation, found.training, found.integer, found.operators)
         table.add_row(name, *(f"{equal} of {total}" for equal, total in counts), f"{found.import_ratio:.1f}")
         failed += [] if found.holds else [name]
-    console = Console()
-    console.width = max(console.width, 110)
-    console.print(table)
-    for name in failed:
-        print(f"FAILED: {name} differs", file=sys.stderr)
-    return 1 if failed else 0
+    return report([table], failed)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from bench.coverage import output
+from bench.report import report
 from bench.zoo import chosen
 from qir.api.preparation import Preparation, preparation
 from qir.api.same_outputs import Examples
@@ -124,12 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(result, Compared):
             found.append(result)
     models.write(json.dumps([asdict(each) for each in found], indent=1))
-    console = Console()
-    console.width = max(console.width, 130)
-    console.print(table(found))
-    equal = sum(each.equal for each in found)
-    console.print(f"{equal} of {len(found)} models that both importers take have one result")
-    return 0 if equal == len(found) else 1
+    differ = [each.name for each in found if not each.equal]
+    counted = f"{len(found) - len(differ)} of {len(found)} models that both importers take have one result"
+    return report([table(found), counted], differ)
 
 
 if __name__ == "__main__":
