@@ -128,7 +128,7 @@ def as_written(target: Any, args: Sequence[Any]) -> tuple[tuple[Any, ...], dict[
 RECURRENT = {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
 """Operators whose seventh argument is a training flag."""
 
-METHODS = {"_unsafe_view": "reshape", "_to_copy": "to", "copy": "copy_", "lift_fresh_copy": "clone"}
+METHODS = {"_unsafe_view": "reshape", "_to_copy": "to", "copy": "copy_", "zero": "zero_", "lift_fresh_copy": "clone"}
 """Operators that only functional programs have: the method of Tensor that each is."""
 
 CELLS = {aten.lstm_cell.default, aten.gru_cell.default, aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default}

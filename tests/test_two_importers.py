@@ -207,12 +207,13 @@ def test_batch_and_length_stay_symbolic_in_a_transformers_encoder() -> None:
 
 
 class PartOfAPartChanged(nn.Module):
-    """Changes a view of which another is read later, so its program is made functional."""
+    """Changes what may be a view or a copy and reads its base later, so its program is made functional."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + 1
         view = x.transpose(1, 2)
-        x[:, 0].mul_(2)
+        x.reshape(x.shape[0], -1).mul_(2)
+        x[:, 1].zero_()
         return view.reshape(x.shape[0], -1).to(torch.float64)
 
 
