@@ -20,6 +20,8 @@ Batch = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
 def peeked(data: Iterable[Batch]) -> tuple[Batch, Iterable[Batch]]:
     """The first batch, and all of them: an iterator loses none. Raises QirError when there is none."""
+    if hasattr(data, "shape"):
+        raise QirError("the calibration data is one array", help="give batches: data=[x], or data=x.split(32)")
     iterator = iter(data)
     try:
         first = next(iterator)

@@ -273,3 +273,36 @@ def test_calls_that_stay_opaque_are_reported_with_reason_and_line() -> None:
         assert fft.reason == "nothing lowers it yet"
         assert str(fft).endswith(fft.line)
         assert "test_prepare.py:" in fft.line
+
+
+MODEL = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+IMAGES = torch.randn(2, 3, 8, 8)
+
+
+@pytest.mark.parametrize(("arguments", "named", "advice"), [
+    ({"model": None}, "a NoneType", "torch.nn.Module"), ({"model": nn.ReLU}, "the class ReLU", "torch.nn.Module"),
+    ({"model": torch.relu}, "builtin_function", "torch.nn.Module"), ({"model": "model.pt"}, "a str", "torch.nn.Module"),
+    ({"modules_to_exclude": ["0"]}, "which is no module", "the module itself"),
+    ({"modules_to_exclude": [nn.Conv2d]}, "which is no module", "module_classes_to_exclude"),
+    ({"module_classes_to_exclude": [MODEL[0]]}, "which is no class", "modules_to_exclude"),
+    ({"concrete_args": {"flag": 1}}, "no argument 'flag'", "it has: input"), ({"concrete_args": [1]}, "is a list", "dict"),
+    ({"example_keywords": {"image": IMAGES}}, "no argument 'image'", "it has: input"),
+])  # fmt: skip
+def test_wrong_arguments_are_told(arguments: dict[str, Any], named: str, advice: str) -> None:
+    with pytest.raises(QirError, match=named) as caught:
+        qir.prepare_model(**{"model": MODEL, **arguments})
+    assert advice in str(caught.value.help)
+
+
+@pytest.mark.parametrize("importer", ["auto", "export"])
+@pytest.mark.parametrize(
+    "examples", [IMAGES, [IMAGES], (IMAGES,), {"input": IMAGES}], ids=["tensor", "list", "tuple", "dict"]
+)
+def test_examples_are_given_as_they_are_at_hand(examples: Any, importer: Any) -> None:
+    assert torch.equal(qir.prepare_model(MODEL, example_inputs=examples, importer=importer)(IMAGES), MODEL(IMAGES))
+
+
+def test_data_that_is_no_batches_is_told() -> None:
+    with pytest.raises(QirError, match="one array") as caught:
+        qir.quantize(MODEL, data=IMAGES)
+    assert "data=[x]" in str(caught.value.help)

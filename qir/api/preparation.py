@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from keyword import iskeyword
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from qir.api.keras import is_keras, prepare_keras
 from qir.api.opaque_report import opaque_calls
+from qir.api.prepare_arguments import checked_model, examples_of, excluded_of
 from qir.api.same_outputs import Examples, check_equal, close, same
 from qir.api.sizes_of_one import without_wrong_ones
 from qir.errors import QirError
@@ -24,7 +24,7 @@ from qir.watch import Outcomes
 if TYPE_CHECKING:
     import keras
     import torch
-    from torch import fx, nn
+    from torch import Tensor, fx, nn
 
     from qir.passes.decompose import Decompose
 
@@ -51,7 +51,7 @@ def prepare_model(
     module_classes_to_exclude: Sequence[type] | None = None,
     concrete_args: Mapping[str, Any] | None = None,
     *,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | Tensor | None = None,
     example_keywords: Mapping[str, Any] | None = None,
     importer: Importer = "auto",
     in_place: bool = False,
@@ -66,11 +66,12 @@ def prepare_model(
     `torch.export.ExportedProgram` are models too.
 
     `modules_to_exclude` and `module_classes_to_exclude` (exact classes) stay whole; `concrete_args` fixes arguments of
-    forward by name. With `example_inputs` (positional arguments) the result is run on them and must return what the
-    model returns, bit for bit; a model that `torch.fx` can not trace is then imported by `torch.export`. A model with
-    `example_keywords` is always imported by `torch.export`, and the result is called with the same keywords. `importer`
-    chooses one of the two. `meta["new_layers"]` of the result maps each new layer to the user's line of the call, and
-    `meta["opaque_calls"]` lists the calls that stayed as they are, each with its reason.
+    forward by name. With `example_inputs` (positional arguments; a tensor is the only one, and a dict names them) the
+    result is run on them and must return what the model returns, bit for bit; a model that `torch.fx` can not trace is
+    then imported by `torch.export`. A model with `example_keywords` is always imported by `torch.export`, and the
+    result is called with the same keywords. `importer` chooses one of the two. `meta["new_layers"]` of the result maps
+    each new layer to the user's line of the call, and `meta["opaque_calls"]` lists the calls that stayed as they are,
+    each with its reason.
 
     `decompose` names the families of operators that come apart, as the pass `decompose` does; True stands for all,
     False for none. Without it those come apart whose parts compute the same bits: recurrent cells, and an einsum of two
@@ -83,8 +84,8 @@ def prepare_model(
     """
     if is_keras(model):
         return prepare_keras(model, input_layer, modules_to_exclude, module_classes_to_exclude, example_inputs)
-    examples = Examples(example_inputs, dict(example_keywords or {}), dict(concrete_args or {}))
-    excluded: list[nn.Module | type] = [*(modules_to_exclude or ()), *(module_classes_to_exclude or ())]
+    examples = examples_of(example_inputs, example_keywords, concrete_args)
+    excluded = excluded_of(modules_to_exclude, module_classes_to_exclude)
     return preparation(model, examples, excluded, importer, in_place, decompose).module
 
 
@@ -97,8 +98,7 @@ def preparation(
     decompose: bool | Sequence[str] | None = None,
 ) -> Preparation:
     """What `prepare_model` returns and what it did; `excluded` holds modules and exact classes that stay whole."""
-    model = unwrapped(model)
-    check_names(model)
+    model = checked_model(model, examples)
     apart = decomposition(decompose)
     modes = modes_of(model, excluded)
     failures: dict[str, QirError] = {}
@@ -162,24 +162,6 @@ def decomposition(decompose: bool | Sequence[str] | None) -> Decompose | None:
     return Decompose(families=tuple(families)) if families else None
 
 
-def check_names(model: Any) -> None:
-    """Raise QirError when no prepared module can have the model's state."""
-    import torch
-    from torch import nn
-
-    for path, module in model.named_modules() if isinstance(model, nn.Module) else ():
-        if isinstance(module, torch.jit.ScriptModule):
-            message = f"{path or 'the model'} is compiled by torch.jit, and can not be looked into"
-            raise QirError(message, stage="import", help="give the module that it was made from")
-        for name, what in (*module._modules.items(), *module._parameters.items(), *module._buffers.items()):
-            within = f"{path}.{name}" if path else name
-            if iskeyword(name):
-                message = f"{within!r} holds a keyword of Python, which torch.fx can not write"
-                raise QirError(message, stage="import", help="give it another name")
-            if isinstance(what, nn.UninitializedParameter | nn.UninitializedBuffer):
-                raise QirError(f"{within} has no shape yet", stage="import", help="run the model once before")
-
-
 def imported(name: str, read: Callable[[], Graph]) -> Graph:
     """The graph that an importer reads. Raises QirError, whatever the importer stumbles over."""
     try:
@@ -189,19 +171,6 @@ def imported(name: str, read: Callable[[], Graph]) -> Graph:
     except Exception as error:  # a call that neither qir nor its author foresaw; another importer may take it
         message = f"the importer {name} stumbles over this model: {type(error).__name__}: {error}"
         raise QirError(message, stage="import") from error
-
-
-def unwrapped(model: Any) -> Any:
-    """The module inside of DistributedDataParallel, DataParallel and torch.compile."""
-    from torch import nn
-
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = model.module
-        if inner is None:
-            return model
-        model = inner
 
 
 def importers(

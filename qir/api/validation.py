@@ -8,7 +8,8 @@ from dataclasses import astuple, dataclass, fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from qir.api.preparation import imported, importers, unwrapped
+from qir.api.preparation import imported, importers
+from qir.api.prepare_arguments import checked_model, examples_of
 from qir.api.same_outputs import Examples
 from qir.errors import QirError
 from qir.facts import FUNCTIONALS_LIFTED, MODULES_UNROLLED
@@ -74,8 +75,9 @@ class ModelValidator:
         needed. `functional-call`: a call of a function for which torch.nn has a layer. `missing-module`: any other
         computation without a layer. `reused-layer`: a layer called again. `opaque-call`: a call that nothing lowers.
         """
-        model = unwrapped(model)
-        graph, found = _imported(model, _examples(model_input), layers_to_exclude)
+        examples = examples_of(model_input)
+        model = checked_model(model, examples)
+        graph, found = _imported(model, examples, layers_to_exclude)
         return found if graph is None else found + list(_about(graph, _paths(model, layers_to_exclude)))
 
 
@@ -84,12 +86,6 @@ def _accepted(check: Callable[..., Any], keywords: Mapping[str, Any]) -> dict[st
     parameters = inspect.signature(check).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return {name: value for name, value in keywords.items() if takes_all or name in parameters}
-
-
-def _examples(model_input: Any) -> Examples:
-    if isinstance(model_input, Mapping):
-        return Examples(keywords=dict(model_input))
-    return Examples(list(model_input) if isinstance(model_input, list | tuple) else [model_input])
 
 
 def _paths(model: nn.Module, layers: Sequence[nn.Module]) -> list[str]:

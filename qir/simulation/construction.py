@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qir.api.preparation import PREPARE, copy_training_flags, preparation, unwrapped
+from qir.api.preparation import PREPARE, copy_training_flags, preparation
+from qir.api.prepare_arguments import unwrapped
 from qir.api.quantize import quantization
 from qir.api.same_outputs import Examples
 from qir.errors import QirError
