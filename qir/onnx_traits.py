@@ -49,9 +49,8 @@ def _first_axis(node: Node) -> int | None:
 
 
 def _last_axis(node: Node) -> int | None:
-    """MatMul's output channels: the last axis of a matrix, or none for a stack of vectors."""
-    rank = node.operands[1].type.rank
-    return rank - 1 if rank is not None and rank >= 2 else None
+    """MatMul's output channels: the last axis of a matrix. Kernels take one scale for a stack of matrices."""
+    return 1 if node.operands[1].type.rank == 2 else None
 
 
 def _gemm_axis(node: Node) -> int | None:

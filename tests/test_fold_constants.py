@@ -189,6 +189,33 @@ def test_the_parts_of_a_packed_weight_are_weights_of_the_products_that_read_them
     assert [(grid.dtype, grid.axis is not None) for grid in grids] == [("i8", True)] * 4
 
 
+class Stack(nn.Module):
+    """A product by a stack of matrices, which a parameter is or an einsum makes of one."""
+
+    def __init__(self, matrices: int, *, einsum: bool, last: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 2, 4) if einsum else torch.randn(matrices, 8, 8))
+        self.einsum, self.after = einsum, nn.Identity() if last else nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        product = torch.einsum("bld,dhk->blhk", x, self.weight).flatten(2) if self.einsum else x @ self.weight
+        return self.after(product)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("matrices", "einsum"), [(1, False), (3, False), (1, True)])
+def test_a_stack_of_matrices_has_one_scale_with_which_it_runs(matrices: int, einsum: bool, last: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, 8)
+    quantized = qir.quantize(Stack(matrices, einsum=einsum, last=last).eval(), data=[[x]])
+    product = next(node for node in quantized.graph.nodes() if node.op == "MatMul")
+    grid = product.operands[1].node.attrs["encoding"]
+    assert (grid.dtype, grid.axis) == ("i8", None)
+    runs = quantized.onnx()
+    count, of = equal_values(shipped(runs, [x]), simulated(quantized.simulator("integer"), [x]))
+    assert (count, disagreements(runs)) == (of, [])
+
+
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
