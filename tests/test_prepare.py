@@ -282,10 +282,11 @@ IMAGES = torch.randn(2, 3, 8, 8)
 @pytest.mark.parametrize(("arguments", "named", "advice"), [
     ({"model": None}, "a NoneType", "torch.nn.Module"), ({"model": nn.ReLU}, "the class ReLU", "torch.nn.Module"),
     ({"model": torch.relu}, "builtin_function", "torch.nn.Module"), ({"model": "model.pt"}, "a str", "torch.nn.Module"),
-    ({"modules_to_exclude": ["0"]}, "which is no module", "the module itself"),
+    ({"modules_to_exclude": ["0"]}, "which is no module", "the module"),
     ({"modules_to_exclude": [nn.Conv2d]}, "which is no module", "module_classes_to_exclude"),
     ({"module_classes_to_exclude": [MODEL[0]]}, "which is no class", "modules_to_exclude"),
-    ({"concrete_args": {"flag": 1}}, "no argument 'flag'", "it has: input"), ({"concrete_args": [1]}, "is a list", "dict"),
+    ({"concrete_args": {"flag": 1}}, "no argument 'flag'", "it has: input"),
+    ({"concrete_args": [1]}, "is a list", "dict"),
     ({"example_keywords": {"image": IMAGES}}, "no argument 'image'", "it has: input"),
 ])  # fmt: skip
 def test_wrong_arguments_are_told(arguments: dict[str, Any], named: str, advice: str) -> None:
