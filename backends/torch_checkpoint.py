@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from qir.encodings.encoding import ProductEncoding
 from qir.errors import QirError
 from qir.graph import Graph, Node
 from qir.quantizers import quantizers, replace_encodings
-from qir.simulation.checkpoint_file import Checkpoint, read_checkpoint, write_checkpoint
+from qir.simulation.checkpoint_file import Checkpoint, damaged, read_checkpoint, write_checkpoint
 from qir.size_expressions import names_in, parsed, written
 from qir.torch_signature import Fixed, Sizes, TorchSignature
 from qir.types import NUMPY, type_of
@@ -80,7 +80,7 @@ def load_checkpoint(path: str | Path, graph: Graph | None = None) -> tuple[Graph
     inner = dict(module.named_modules())
     for name in settings["learned"]:
         if not isinstance(grid := inner.get(name), Grid):
-            _damaged(path, f"there is no grid {name}")
+            damaged(path, f"there is no grid {name}")
         grid.learn()
     _put_state(module, found, path)
     for name, part in inner.items():
@@ -89,7 +89,7 @@ def load_checkpoint(path: str | Path, graph: Graph | None = None) -> tuple[Graph
         parameter.requires_grad_(name not in settings["constant"])
     for name in settings["disabled"]:
         if not isinstance(quantizer := inner.get(name), Quantizer):
-            _damaged(path, f"there is no quantizer {name}")
+            damaged(path, f"there is no quantizer {name}")
         quantizer.enabled = False
     return found.graph, module, dict(found.extra)
 
@@ -127,7 +127,7 @@ def _put_state(module: nn.Module, found: Checkpoint, path: str | Path) -> None:
     own = module.state_dict(keep_vars=True)
     if own.keys() != found.state.keys():
         odd = sorted(own.keys() ^ found.state.keys())
-        _damaged(path, f"{len(odd)} tensors of the module are missing or surplus: {', '.join(odd[:5])}")
+        damaged(path, f"{len(odd)} tensors of the module are missing or surplus: {', '.join(odd[:5])}")
     dtypes, done = found.module["dtypes"], set()
     for key, tensor in own.items():
         if id(tensor) in done:
@@ -135,7 +135,7 @@ def _put_state(module: nn.Module, found: Checkpoint, path: str | Path) -> None:
         array = found.state[key]
         given = _tensor(array.astype(NUMPY[dtypes[key]]) if dtypes.get(key) in NUMPY else array)
         if given.shape != tensor.shape or given.is_floating_point() != tensor.is_floating_point():
-            _damaged(path, f"{key} is {list(given.shape)} and the module's {list(tensor.shape)}")
+            damaged(path, f"{key} is {list(given.shape)} and the module's {list(tensor.shape)}")
         tensor.data = given
         done.add(id(tensor))
 
@@ -183,12 +183,12 @@ def _read_signature(given: Any, graph: Graph, path: str | Path) -> TorchSignatur
         return None
     leaves = tuple(Port(leaf) if isinstance(leaf, int) else Fixed(*leaf) for leaf in given["leaves"])
     if sorted(leaf.index for leaf in leaves if isinstance(leaf, Port)) != list(range(len(graph.inputs))):
-        _damaged(path, "its signature is of other inputs")
+        damaged(path, "its signature is of other inputs")
     try:
         spec = None if given["spec"] is None else pytree.treespec_loads(given["spec"])
         sizes = None if given["sizes"] is None else _read_sizes(given["sizes"], graph)
     except Exception as error:  # torch raises what it meets
-        _damaged(path, f"its signature can not be read: {error}")
+        damaged(path, f"its signature can not be read: {error}")
     return TorchSignature(leaves, tuple(given["names"]), spec, sizes)
 
 
@@ -206,7 +206,3 @@ def _read_sizes(given: dict[str, Any], graph: Graph) -> Sizes:
     if len(of_inputs) != len(graph.inputs) or not all(names_in(condition) <= known for condition in conditions):
         raise QirError("its sizes are of other inputs")
     return Sizes(of_inputs, conditions)
-
-
-def _damaged(path: str | Path, why: str) -> NoReturn:
-    raise QirError(f"the checkpoint {path} is damaged: {why}", help="write it again with save_checkpoint")

@@ -86,7 +86,7 @@ def read_checkpoint(path: str | Path, graph: Graph | None = None) -> Checkpoint:
         state[key] = _array(file, key, text, path)
     for key, of in settings["aliases"].items():
         if of not in state or key in state:
-            _damaged(path, f"{key} stands for {of}")
+            damaged(path, f"{key} stands for {of}")
         state[key] = state[of]
     return Checkpoint(
         saved if graph is None else _filled(graph, saved, path), state, settings["module"], settings["extra"]
@@ -97,20 +97,21 @@ def _parsed(text: str, path: Path) -> Graph:
     try:
         return parse(text)
     except QirError as error:
-        _damaged(path, error.message)
+        damaged(path, error.message)
 
 
 def _array(file: WeightsFile, key: str, text: str, path: Path) -> np.ndarray:
     try:
         type = parse_type(text)
     except ValueError as error:
-        _damaged(path, str(error))
+        damaged(path, str(error))
     if key not in file.header or key == "__metadata__" or not isinstance(type, TensorType) or type.static is None:
-        _damaged(path, f"it does not hold {key}")
+        damaged(path, f"it does not hold {key}")
     return file.array(key, type)
 
 
-def _damaged(path: Path, why: str) -> NoReturn:
+def damaged(path: str | Path, why: str) -> NoReturn:
+    """Raise QirError for a file that is no checkpoint as they are written."""
     raise QirError(f"the checkpoint {path} is damaged: {why}", help="write it again with save_checkpoint")
 
 
