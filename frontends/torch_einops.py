@@ -57,8 +57,8 @@ class _Tensor:
 
     @property
     def shape(self) -> tuple[int | _Size, ...]:
-        """A number for every axis whose size is known."""
-        sizes = self.value.type.shape or (None,) * self.rank
+        """A number for every axis of a weight; what is known of other tensors may be so in the examples alone."""
+        sizes = (self.value.weight is not None and self.value.type.shape) or (None,) * self.rank
         return tuple(
             size
             if isinstance(size, int)

@@ -195,3 +195,11 @@ def test_an_einsum_that_came_apart_takes_sequences_of_other_lengths(equation: st
     for batch, length in ((2, 9), (3, 4), (1, 12)):
         x = torch.randn(batch, 6, length) if "bdt" in equation else torch.randn(batch, length, 6)
         assert same(prepared(x), model(x))
+
+
+def test_a_rearrangement_takes_sequences_of_other_lengths() -> None:
+    model = nn.Sequential(nn.ReLU(), Rearrange("b (h w) d -> b d h w", w=4))
+    prepared = qir.prepare_model(model, example_inputs=(torch.randn(2, 16, 8),), importer="fx")
+    assert not prepared.meta["opaque_calls"]
+    x = torch.randn(3, 24, 8)
+    assert same(prepared(x), model(x))
