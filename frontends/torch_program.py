@@ -58,7 +58,7 @@ def export(
     calls = observed(model, whole, layers, args, keywords)
     kept = {part for call in calls.values() for part in call.module.modules()}
     still = {part for module in model.modules() if whole(module) or stays_whole(module) for part in module.modules()}
-    given = (args, keywords)
+    given = _apart((args, keywords))
     twice = pytree.tree_map(_twice, given) if dynamic and _is_one(given) and not calls else given
     failures: list[Exception] = []
     for axes in (all_axes, _first_axis, None) if dynamic else (None,):
@@ -112,6 +112,19 @@ def _first_axis(leaf: Any) -> Any:
 def _is_one(given: Any) -> bool:
     """Whether the batch is a single item, a size of which torch.export makes no symbol."""
     return all(leaf.shape[:1] == (1,) for leaf in pytree.tree_leaves(given) if isinstance(leaf, torch.Tensor))
+
+
+def _apart(given: Any) -> Any:
+    """The arguments, no tensor of which is at two places: torch.export takes such places for one."""
+    seen: set[int] = set()
+
+    def own(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor) and id(leaf) in seen:
+            return leaf.detach().clone().requires_grad_(leaf.requires_grad)
+        seen.add(id(leaf))
+        return leaf
+
+    return pytree.tree_map(own, given)
 
 
 def _twice(leaf: Any) -> Any:

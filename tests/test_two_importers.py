@@ -402,3 +402,15 @@ def test_tensors_in_dictionaries_are_inputs_of_their_own() -> None:
     assert same(made.module(given), Nested()(given))
     whole = qir.quantize(made.graph, data=[[given["x"].numpy(), given["more"]["y"].numpy()]])
     torch.testing.assert_close(whole.simulator()(given), Nested()(given), rtol=0, atol=0.02)
+
+
+class Together(nn.Module):
+    def forward(self, x: Tensor, others: list[Tensor]) -> Tensor:
+        return torch.cat([x, *others], 1) * len(others)
+
+
+@pytest.mark.parametrize("importer", ["auto", "export"])
+def test_an_example_that_is_given_twice_is_two_inputs(importer: Any) -> None:
+    x, y, z = torch.randn(3, 3, 4)
+    prepared = qir.prepare_model(Together(), example_inputs=(x, [x, x]), importer=importer)
+    assert torch.equal(prepared(x, [y, z]), Together()(x, [y, z]))
