@@ -205,10 +205,10 @@ def importers(
         traced = partial(import_torch, model, examples.inputs, whole=whole, concrete=examples.concrete)
         ways.append(("torch.fx", traced))
     if importer == "export" or (examples.given and importer == "auto"):
-        ways += [("torch.export", export), ("torch.export", partial(export, dynamic=False))]
+        readings = (export, partial(unnoticed, export), partial(export, dynamic=False))
+        ways += [("torch.export", read) for read in readings]
         if any(isinstance(module, ATTENTION_LAYERS) for module in model.modules()):
             ways.append(("torch.export", partial(export, dynamic=False, layers=ATTENTION_LAYERS)))
-        ways.append(("torch.export", partial(unnoticed, export)))
     return ways
 
 
