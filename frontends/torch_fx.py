@@ -224,8 +224,7 @@ class _Importer:
         result = tried(build, lowering, args, kwargs)
         if isinstance(result, Unlowered):
             host = None if node.op == "call_method" else node.target
-            args, kwargs = flag_by_name(host, args, kwargs)
-            result = opaque(build, name, args, kwargs, host, str(result))
+            result = opaque(build, name, *flag_by_name(host, args, kwargs), host, str(result))
         elif follows_training(norm):
             build.added[-1].module, build.added[-1].host = self._scope(node), norm
         self._place(build.added, node, self._scope(node))

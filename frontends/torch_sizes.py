@@ -42,7 +42,9 @@ def _of_tuple(build: Builder, target: Any, of: tuple[Any, ...], args: Sequence[A
     if target is operator.mul or (target is operator.add and isinstance(args[0], tuple)):
         return target(of, *args)
     if target == "numel":
-        return reduce(partial(lowers.of_function(operator.mul), build), of, 1)
+        multiplied = lowers.of_function(operator.mul)
+        assert multiplied is not None
+        return reduce(partial(multiplied, build), of, 1)
     return None
 
 

@@ -59,7 +59,8 @@ def _axis(values: Node, lookup: Node, scale: Value) -> int | Miss | None:
     if not scale.array.ndim:
         return None
     rank = values.result.type.rank
-    axis, rows = values.attr("axis") % rank, lookup.attr("axis") % rank
+    assert rank is not None
+    axis, rows = (int(node.attr("axis") % rank) for node in (values, lookup))
     if axis == rows:
         return Miss("its table has a scale for each row, which are looked up too")
     return axis if axis < rows else axis - rank

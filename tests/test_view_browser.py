@@ -64,7 +64,7 @@ def test_the_last_stage_is_shown_with_what_its_pass_did(opened: Open, quantized:
     assert page.ask("document.title") == "residual"
     assert page.ask("current().stage.title") == "calibrate"
     shown = page.page.inner_text("#stages")
-    assert "10. insert-quantizers" in shown
+    assert "11. insert-quantizers" in shown
     assert "removed" in shown
     marks = page.ask("[...new Set(current().leaves.filter((r, leaf) => current().marks[leaf]).map((r) => r.kind))]")
     assert marks == ["quantizer"]
