@@ -273,7 +273,8 @@ def _axis(use: Use, said: Parameter, settings: Settings) -> int | None:
     node, port = use
     weighted, looks_up = node.definition.trait(Weighted), node.definition.trait(LooksUp)
     if weighted is not None and port == weighted.weight and settings.per_channel:
-        return weighted.output_axis(node)
+        stack = weighted.stacks and node.operands[port].type.rank != 2
+        return None if stack else weighted.output_axis(node)
     return looks_up.feature_axis(node) if looks_up is not None and said.per_feature else None
 
 

@@ -49,8 +49,9 @@ def _first_axis(node: Node) -> int | None:
 
 
 def _last_axis(node: Node) -> int | None:
-    """MatMul's output channels: the last axis of a matrix. Kernels take one scale for a stack of matrices."""
-    return 1 if node.operands[1].type.rank == 2 else None
+    """MatMul's output channels: the last axis of a matrix, or none for a stack of vectors."""
+    rank = node.operands[1].type.rank
+    return rank - 1 if rank is not None and rank >= 2 else None
 
 
 def _gemm_axis(node: Node) -> int | None:
@@ -97,7 +98,7 @@ TRAITS: dict[str, tuple[Trait, ...]] = {
     "Conv": (Weighted(_first_axis),),
     "ConvTranspose": (Weighted(_transposed_axis),),
     "Gemm": (Weighted(_gemm_axis),),
-    "MatMul": (Weighted(_last_axis, bias=None),),
+    "MatMul": (Weighted(_last_axis, bias=None, stacks=True),),
     "Relu": (Unary(), Clamps(_relu_range)),
     "Clip": (Unary(), Clamps(_clip_range)),
     "Dropout": (Unary(), Stateful(), IdentityInInference()),

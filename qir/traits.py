@@ -92,13 +92,15 @@ class Weighted(Trait):
     """It multiplies `input` with a `weight` and adds a `bias` (operand numbers) in an accumulator.
 
     `output_axis` is the axis of the weight that numbers the output channels, for per-channel scales; None when one
-    index of the weight reaches several output channels or it is not known.
+    index of the weight reaches several output channels or it is not known. `stacks` says that a weight of more than two
+    axes is a stack of matrices, for which kernels take one scale.
     """
 
     output_axis: Callable[[Node], int | None]
     input: int = 0
     weight: int = 1
     bias: int | None = 2
+    stacks: bool = False
 
 
 @dataclass(frozen=True)

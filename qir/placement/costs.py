@@ -66,6 +66,6 @@ def products_for_each(node: Node) -> int:
     sizes = list(weight.type.shape or ())
     if axis is not None and sizes:
         del sizes[axis]
-    if axis is not None and weight.weight is None and len(sizes) > 1:
+    if axis is not None and weighted.stacks:
         sizes = sizes[-1:]
     return prod(size if isinstance(size, int) else 1 for size in sizes)
