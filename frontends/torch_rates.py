@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,14 @@ def described(graph: fx.Graph) -> list[tuple[Any, ...]]:
     def name(node: fx.Node) -> str:
         return places.get(node, node.name)  # forward may have kept one of another trace
 
-    return [(node.op, node.target, str(fx.map_arg((node.args, node.kwargs), name))) for node in calls]
+    def arguments(node: fx.Node) -> str:
+        return _NAMED.sub("", str(fx.map_arg((node.args, node.kwargs), name)))
+
+    return [(node.op, node.target, arguments(node)) for node in calls]
+
+
+_NAMED = re.compile(r"Proxy\(\w+\)")
+"""What is traced, in the text of a message."""
 
 
 def _read(graph: fx.Graph) -> list[fx.Node]:
