@@ -26,7 +26,10 @@ def overwrite(importer: ProgramImporter, node: fx.Node, target: Any, result: Any
     shared = SharedMemory(importer, node)
     state = importer.known[shared.bases[-1]]
     if isinstance(state, Value) and state.weight is not None and state.weight.paths:
-        raise QirError(f"the model changes its state {state.weight.paths[0]} in forward", result.node, stage="import")
+        raise QirError(
+            f"the model changes its state {state.weight.paths[0]} in forward", result.node, stage="import",
+            help="change it outside of forward, or keep the module that does it whole: modules_to_exclude=[…]",
+        )  # fmt: skip
     if shared.bases[-1].op == "placeholder" and len(importer.position[shared.bases[-1]]) > 1:
         raise QirError("a block under no_grad changes a tensor in place that is made outside of it", result.node,
                        stage="import", help="compute a new tensor in the block")  # fmt: skip
