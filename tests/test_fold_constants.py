@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import parser
 from torch import Tensor, nn
@@ -23,9 +23,11 @@ from qir.api.quantize import graph_to_quantize
 from qir.backends.torch_module import emit_torch
 from qir.evaluate import evaluate
 from qir.graph import Graph, Node
+from qir.passes.fold_constants import FoldConstants
 from qir.rewrite import Outcome
 from qir.traits import Weighted
 from qir.verify import verify
+from qir.weights import Weight
 from tests.comparing import same
 from tests.quantizing import disagreements, equal_values, shipped, simulated
 
@@ -84,8 +86,6 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
 def folded(model: nn.Module, *examples: Tensor) -> tuple[Graph, Outcome]:
     """The graph of a model with its constants folded, and what was folded."""
     graph = graph_to_quantize(model, examples, None)
-    from qir.passes.fold_constants import FoldConstants
-
     outcome = FoldConstants().run(graph)
     verify(graph)
     assert str(qir.parse(str(graph))) == str(graph)
@@ -311,14 +311,13 @@ def test_what_would_take_too_much_memory_on_the_way_is_not_computed() -> None:
 SHAPES = st.lists(st.integers(1, 3), min_size=1, max_size=3)
 
 
+@settings(deadline=None, max_examples=40)
 @given(shape=SHAPES, ops=st.lists(st.sampled_from(["Add", "Mul", "Relu", "Neg", "Transpose"]), max_size=6),
        trained=st.booleans())  # fmt: skip
 def test_folding_keeps_every_output(shape: list[int], ops: list[str], trained: bool) -> None:
     graph = Graph("g")
     x = graph.input("x", qir.types.TensorType("f32", ()))
     data = np.arange(np.prod(shape), dtype=np.float32).reshape(shape) - 2
-    from qir.weights import Weight
-
     value = graph.weight(Weight(data, ("w",), trainable=True)) if trained else graph.constant(data)
     for op in ops:
         second = [graph.constant(np.float32(1.5))] if op in ("Add", "Mul") else []

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import qir
 from qir import QuantizationSimModel
-from qir.backends.onnx_qdq import executed_operators
+from qir.backends.onnx_qdq import emit_onnx, executed_operators
 from qir.backends.torch_module import emit_torch
 from qir.frontends.onnx_model import import_onnx
 from qir.passes.fold_qdq import FoldQdq
@@ -100,8 +100,6 @@ def _prepared(graph: qir.Graph) -> qir.Graph:
 
 
 def _ran(graph: qir.Graph, tokens: Tensor) -> np.ndarray:
-    from qir.backends.onnx_qdq import emit_onnx
-
     return shipped(emit_onnx(_prepared(graph)), [tokens])[0]
 
 
@@ -169,8 +167,6 @@ def test_a_file_with_tables_is_read_and_written_again() -> None:
     FoldQdq().run(graph)
     assert [node.op for node in graph.nodes() if "Linear" in node.op] == []
     legal = qir.Pipeline.parse("legalize-onnx,gather-integers").run(graph)
-    from qir.backends.onnx_qdq import emit_onnx
-
     np.testing.assert_array_equal(shipped(emit_onnx(legal), [TOKENS])[0], shipped(model, [TOKENS])[0])
     assert set(stored(emit_onnx(legal)).values()) == set(stored(model).values())
 
