@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx._pytree import tree_flatten_spec
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from qir.attributes import Port
@@ -47,8 +48,48 @@ def emit_inputs(graph: Graph, to: fx.Graph) -> dict[Value, fx.Node]:
         called = tuple(value.hint for value in graph.inputs)
         to.call_function(check_sizes, (inputs, called, signature.sizes.of_inputs, signature.sizes.conditions))
     if signature.spec is not None:
-        to.set_codegen(_PyTreeCodeGen(_PyTreeInfo(list(signature.names), signature.spec, None)))
+        to.set_codegen(_Nested(_PyTreeInfo(list(signature.names), signature.spec, None)))
     return found
+
+
+_CONTAINERS = (dict, list, tuple)  # torch.compile can not follow `dict | list`
+
+
+class _Nested(_PyTreeCodeGen):
+    """Writes a forward that takes containers apart, after a look whether they hold what they should."""
+
+    def gen_var_bindings(self, *args: Any, **kwargs: Any) -> str:
+        """The line that takes the arguments apart."""
+        text = str(super().gen_var_bindings(*args, **kwargs)).replace("fx_pytree.tree_flatten_spec(", "taken_apart(")
+        return text.replace("self._in_spec)", f"self._in_spec, {tuple(self.pytree_info.orig_args)})")
+
+    def additional_globals(self) -> list[tuple[str, Any]]:
+        """What that line calls."""
+        return [*super().additional_globals(), ("taken_apart", taken_apart)]
+
+
+def taken_apart(arguments: Any, spec: Any, names: Sequence[str]) -> list[Any]:
+    """The leaves of the positional and keyword arguments with these names.
+
+    Raises QirError when a container holds other things than the one that was recorded.
+    """
+    parts = zip([*arguments[0], *arguments[1].values()], [*spec.child(0).children(), *spec.child(1).children()], names,
+                strict=True)  # fmt: skip
+    for part, inner, name in parts:
+        _check_containers(part, inner, name)
+    return tree_flatten_spec(arguments, spec)
+
+
+def _check_containers(part: Any, spec: Any, place: str) -> None:
+    if spec.is_leaf() or not isinstance(part, _CONTAINERS):
+        return
+    keys = list(spec.context) if isinstance(part, dict) else list(range(spec.num_children))
+    found = list(part) if isinstance(part, dict) else list(range(len(part)))
+    if set(found) != set(keys):
+        raise QirError(f"{place} holds the items {found}; torch.export recorded the model for {keys}",
+                       help="prepare the model with example inputs that hold these items")  # fmt: skip
+    for key, inner in zip(keys, spec.children(), strict=True):
+        _check_containers(part[key], inner, f"{place}[{key!r}]")
 
 
 def _parameter(hint: str) -> str:
@@ -72,7 +113,7 @@ def _check_sizes(
         traced[0].tracer.create_proxy("call_function", check_sizes, (inputs, names, sizes, conditions), {})
         return
     tensors = [(x, name, wanted) for x, name, wanted in zip(inputs, names, sizes, strict=True)
-               if isinstance(x, torch.Tensor) and isinstance(wanted, tuple | list)]  # fmt: skip
+               if isinstance(x, torch.Tensor) and isinstance(wanted, _CONTAINERS)]  # fmt: skip
     known = {wanted: x for x, wanted in zip(inputs, sizes, strict=True) if isinstance(wanted, str)}
     places = {wanted: name for name, wanted in zip(names, sizes, strict=True) if isinstance(wanted, str)}
     for x, name, wanted in tensors:

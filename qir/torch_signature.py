@@ -11,6 +11,9 @@ from qir.errors import QirError
 from qir.size_expressions import Expression
 
 
+_PLAIN = (bool, int, float, str)  # torch.compile can not follow `bool | int`
+
+
 @dataclass(frozen=True)
 class Fixed:
     """An argument that is a constant: a Python number, a string or None."""
@@ -20,7 +23,7 @@ class Fixed:
 
     def check(self, given: Any) -> None:
         """Raise QirError unless an argument is this constant."""
-        plain = given is None or isinstance(given, bool | int | float | str)
+        plain = given is None or isinstance(given, _PLAIN)
         if not plain or given != self.value:
             what = repr(given) if plain else f"a {type(given).__name__}"
             raise QirError(f"{self.name} is {self.value!r} in the prepared model, and was given {what}",

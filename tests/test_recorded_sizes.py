@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -121,3 +123,29 @@ def test_a_symbolic_trace_of_a_prepared_model_keeps_its_conditions() -> None:
     traced = torch.fx.symbolic_trace(prepared)
     with pytest.raises(QirError, match="% 2"):
         traced(torch.randn(5, 5), Y)
+
+
+class Containers(nn.Module):
+    def forward(self, xs: list[Tensor], options: dict[str, Tensor]) -> Tensor:
+        return torch.cat(xs, 1) * len(xs) + options.get("offset", torch.zeros(1)) + options["bias"][0]
+
+
+def test_containers_with_other_items_are_refused() -> None:
+    def options(**more: Tensor) -> dict[str, Any]:
+        return {"bias": (torch.ones(1), torch.ones(2)), **more}
+
+    prepared = qir.prepare_model(Containers(), example_inputs=([X, Y], options()))
+    assert torch.equal(prepared([Y, X], options()), Containers()([Y, X], options()))
+    for wrong, message in [
+        (([X, Y, X], options()), r"xs holds the items \[0, 1, 2\]; torch.export recorded the model for \[0, 1\]"),
+        (([X], options()), r"xs holds the items \[0\]"),
+        (([X, Y], options(offset=X)), r"options holds the items \['bias', 'offset'\]"),
+        (([X, Y], {"bias": (X, Y, Y)}), r"options\['bias'\] holds the items"),
+    ]:
+        with pytest.raises(QirError, match=message):
+            prepared(*wrong)
+    copied = deepcopy(prepared)
+    assert torch.equal(copied([Y, X], options()), Containers()([Y, X], options()))
+    compiled = torch.compile(prepared, fullgraph=True, backend="eager")
+    assert torch.equal(compiled([Y, X], options()), Containers()([Y, X], options()))
+    torch.export.export(prepared, ([X, Y], options()))
