@@ -10,7 +10,6 @@ from qir.attributes import Port
 from qir.errors import QirError
 from qir.size_expressions import Expression
 
-
 _PLAIN = (bool, int, float, str)  # torch.compile can not follow `bool | int`
 
 
