@@ -205,9 +205,6 @@ class ProgramImporter:
         if puts_back(node, *args):
             self.known[node] = args[0]
             return
-        if puts_back(node, *args):
-            self.known[node] = args[0]
-            return
         if target is WHOLE:
             build = Builder(self.graph, self.weights.of)
             self.known[node] = self.recording.calls[args[1]].build(build, args[0])

@@ -65,7 +65,7 @@ class Straight(nn.Module):
 def test_a_gradient_of_its_own_is_kept(importer: Any) -> None:
     model, x = Straight(), torch.randn(2, 4)
     prepared = qir.prepare_model(model.eval(), example_inputs=(x,), importer=importer)
-    assert [path for path, _ in prepared.named_children()][1:3] == ["module_rounded", "module_split"]
+    assert {"module_rounded", "module_split"} <= {path for path, _ in prepared.named_children()}
     longer = torch.linspace(-2, 2, 12).reshape(3, 4)
 
     def results(module: nn.Module) -> list[Any]:
