@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import torch
 from torch import nn
 
 from qir.backends.torch_composed import whole_layer
@@ -31,8 +32,20 @@ def multihead_attention(node: Node) -> Emission:
     masks = {name: node.operand(name) for name in ("key_padding_mask", "attn_mask")}
     names = {name: port for port, name in enumerate(WEIGHTS, 5)}
     places = ((0,), (1,)) if node.attr("need_weights") else ((0,),)
-    return whole_layer(node, nn.MultiheadAttention(device="meta", **options), names, node.operands[:3],
-                       {**masks, **flags}, places)  # fmt: skip
+    layer = nn.MultiheadAttention(device="meta", **options)
+    if separate:
+        _separate(layer)
+    return whole_layer(node, layer, names, node.operands[:3], {**masks, **flags}, places)
+
+
+def _separate(layer: nn.MultiheadAttention) -> None:
+    """Give the layer three weights for query, key and value, where torch packs those of one size."""
+    if layer._qkv_same_embed_dim:
+        layer._qkv_same_embed_dim = False
+        layer.register_parameter("in_proj_weight", None)
+        for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight"):
+            weight = torch.empty(layer.embed_dim, layer.embed_dim, device="meta")
+            layer.register_parameter(name, nn.Parameter(weight))
 
 
 _STACKED = {"TransformerEncoder": nn.TransformerEncoderLayer, "TransformerDecoder": nn.TransformerDecoderLayer}

@@ -149,3 +149,16 @@ def test_containers_with_other_items_are_refused() -> None:
     compiled = torch.compile(prepared, fullgraph=True, backend="eager")
     assert torch.equal(compiled([Y, X], options()), Containers()([Y, X], options()))
     torch.export.export(prepared, ([X, Y], options()))
+
+
+def unlike(x: Tensor, y: Tensor) -> Tensor:
+    return x + y.sum() if x.shape[0] * 3 != x.shape[1] - 7 else y.sum() + x
+
+
+def test_a_condition_without_a_difference_is_none() -> None:
+    model = Of(unlike).eval()
+    x = torch.randn(1, 10)  # the only batch that the condition is about, and of one item, which is recorded as two
+    prepared = qir.prepare_model(model, example_inputs=[x, Y[:1]], importer="export")
+    for size in (1, 4):
+        given = arguments([(size, 10), (size, 10)])
+        assert torch.equal(prepared(*given), model(*given))

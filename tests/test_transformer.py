@@ -216,6 +216,28 @@ def test_the_function_behind_it() -> None:
     assert same(train_step(prepared, [X]), train_step(model, [X]))
 
 
+def test_the_function_with_three_weights_of_one_size() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key, self.value, self.out = (nn.Linear(SIZE, SIZE) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Any:
+            bias = torch.cat([self.query.bias, self.key.bias, self.value.bias])
+            return F.multi_head_attention_forward(
+                x, x, x, SIZE, HEADS, torch.empty(0), bias, None, None, False, 0.1, self.out.weight, self.out.bias,
+                training=self.training, use_separate_proj_weight=True, q_proj_weight=self.query.weight,
+                k_proj_weight=self.key.weight, v_proj_weight=self.value.weight,
+            )  # fmt: skip
+
+    model = Model().eval()
+    for importer in ("fx", "export"):
+        prepared = qir.prepare_model(model, example_inputs=[X], importer=importer)  # type: ignore[arg-type]
+        assert same(prepared(X), model(X))
+    prepared = qir.prepare_model(model, example_inputs=[X])
+    assert same(train_step(prepared, [X]), train_step(model, [X]))
+
+
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [

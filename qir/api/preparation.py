@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from qir.api.keras import is_keras, prepare_keras
 from qir.api.opaque_report import opaque_calls
 from qir.api.prepare_arguments import checked_model, examples_of, excluded_of
+from qir.api.recorded_sizes import settled, without_conditions
 from qir.api.same_outputs import Examples, check_equal, close, same
-from qir.api.sizes_of_one import without_wrong_ones
 from qir.errors import QirError
 from qir.graph import Graph, Node
 from qir.ops import composed_families
@@ -221,11 +221,15 @@ def _prepared(
 
     outcomes = Outcomes()
     pipeline = Pipeline.of(*([] if apart is None else [apart]), *Pipeline.parse(PREPARE).passes)
+    signature = graph.signature
+    if examples.given:
+        graph.signature = without_conditions(signature)
     module = emit_torch(pipeline.run(graph, [outcomes]), share=in_place)
     if examples.given:
         check_equal(model, module, importer, examples, same if apart is None or apart.only_exact else close)
         original = model if isinstance(model, nn.Module) else model.module()
-        if (signature := without_wrong_ones(original, module, graph, examples)) is not None:
+        signature = settled(original, module, signature, examples)
+        if signature != graph.signature:
             graph.signature = signature
             module = emit_torch(graph, share=in_place)
     *_, lifted, unrolled = (outcome.done for outcome in outcomes.kept)
