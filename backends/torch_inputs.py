@@ -17,7 +17,7 @@ from qir.attributes import Port
 from qir.backends.torch_parts import identifier
 from qir.errors import QirError
 from qir.graph import Graph, Value
-from qir.size_expressions import Expression, evaluate, names_in, renamed, written
+from qir.size_expressions import Expression, evaluate, holds, names_in, renamed, written
 from qir.text.printing import Names
 from qir.torch_signature import Fixed, TorchSignature
 
@@ -128,7 +128,7 @@ def _check_sizes(
             raise QirError(f"{name} has the shape {tuple(x.shape)}; torch.export recorded the model for ({shape})",
                            help="prepare the model with example inputs of this shape")  # fmt: skip
     for condition in conditions:
-        if not evaluate(condition, known):
+        if not holds(condition, known):
             found = " and ".join(f"{places[name]} is {known[name]}" for name in sorted(names_in(condition)))
             told = written(renamed(condition, places))
             raise QirError(f"torch.export recorded the model for {told}, and {found}",

@@ -89,7 +89,7 @@ def recording_flags(model: nn.Module, without: Collection[nn.Module] = ()) -> It
         if not torch.compiler.is_dynamo_compiling():
             started.append(len(recorder.asked))
 
-    modules = nn.modules.module
+    modules: Any = nn.modules.module
     hooks = [
         modules.register_module_forward_pre_hook(start),
         modules.register_module_forward_hook(leave_a_trace, with_kwargs=True),
@@ -101,6 +101,7 @@ def recording_flags(model: nn.Module, without: Collection[nn.Module] = ()) -> It
     finally:
         for hook in hooks:
             hook.remove()
+            modules._global_forward_hooks_with_kwargs.pop(hook.id, None)  # torch leaves that behind
 
 
 class _CallLog(FlagRecorder):

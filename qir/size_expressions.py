@@ -74,6 +74,14 @@ def evaluate(expression: Expression, sizes: Mapping[str, Any]) -> Any:
     return sizes[expression] if isinstance(expression, str) else expression
 
 
+def holds(condition: Expression, sizes: Mapping[str, Any]) -> bool:
+    """Whether a condition is true for these sizes; one that divides by nothing is not."""
+    try:
+        return bool(evaluate(condition, sizes))
+    except ZeroDivisionError:
+        return False
+
+
 def names_in(expression: Expression) -> set[str]:
     """The names of the sizes that it reads."""
     if isinstance(expression, tuple):

@@ -332,6 +332,7 @@ def work(rank: int, folder: str) -> None:
     """One of several ranks."""
     import torch.distributed as dist
 
+    torch.set_num_threads(1)  # as the process of the tests, whose results they are compared with
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     given, data = quantized(SMALL["fire"]), [SMALL["fire"].inputs(batch=4, seed=20)]
     found = qir.analyze(given, data, folder=f"{folder}/run")

@@ -67,7 +67,7 @@ def test_all_files_hold_the_float_model(name: str, tmp_path: Path) -> None:
     graph, module = simulator(name)
     export_simulation(graph, module, tmp_path, "net")
     example = SMALL[name]
-    model, inputs = qir.prepare_model(example.model(), example.inputs()), example.inputs()
+    model, inputs = qir.prepare_model(example.model(), example_inputs=example.inputs()), example.inputs()
     expected = [tensor.detach().numpy() for tensor in tensors(model(*inputs))]
     for given, wanted in zip(ran(onnx.load(str(tmp_path / "net.onnx")), inputs), expected, strict=True):
         np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-4)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qir.errors import QirError
-from qir.size_expressions import evaluate, names_in, parsed, written
+from qir.size_expressions import evaluate, holds, names_in, parsed, written
 
 SIZES = {"n": 6, "m": 4}
 
@@ -44,3 +44,8 @@ def test_text_round_trips(expression: Any) -> None:
     again = parsed(written(expression))
     assert evaluate(again, SIZES) == evaluate(expression, SIZES)
     assert names_in(again) == names_in(expression) <= SIZES.keys()
+
+
+def test_a_condition_that_divides_by_nothing_does_not_hold() -> None:
+    assert holds(parsed("n % m == 2"), SIZES)
+    assert not holds(parsed("n % (m - 4) == 2"), SIZES)

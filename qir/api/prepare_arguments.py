@@ -34,13 +34,17 @@ def excluded_of(modules: Sequence[nn.Module] | None, classes: Sequence[type] | N
 
     for module in modules or ():
         if not isinstance(module, nn.Module):
-            raise QirError(f"modules_to_exclude has {module!r}, which is no module",
+            raise QirError(f"modules_to_exclude has {_shown(module)}, which is no module",
                            help="give the module itself; classes go to module_classes_to_exclude")  # fmt: skip
     for kind in classes or ():
         if not isinstance(kind, type):
-            raise QirError(f"module_classes_to_exclude has {kind!r}, which is no class",
+            raise QirError(f"module_classes_to_exclude has {_shown(kind)}, which is no class",
                            help="give the class itself; modules go to modules_to_exclude")  # fmt: skip
     return [*(modules or ()), *(classes or ())]
+
+
+def _shown(given: Any) -> str:
+    return repr(given) if isinstance(given, str | type) else f"a {type(given).__name__}"
 
 
 def checked_model(model: Any, examples: Examples) -> Any:

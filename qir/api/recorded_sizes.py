@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from qir.api.same_outputs import Examples, close, outputs
 from qir.attributes import Port
 from qir.errors import QirError
-from qir.size_expressions import Expression, evaluate, names_in
+from qir.size_expressions import Expression, holds, names_in
 from qir.torch_signature import Sizes, TorchSignature
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def settled(model: Any, prepared: fx.GraphModule, signature: Any, examples: Exam
     whole = _call(model, signature, sizes, examples)
     if whole is None:
         return signature
-    conditions = [condition for condition in sizes.conditions if evaluate(condition, whole[1])]
+    conditions = [condition for condition in sizes.conditions if holds(condition, whole[1])]
     for name in _free(sizes):
         call = _call(model, signature, sizes, examples, name)
-        broken = [] if call is None else [condition for condition in conditions if not evaluate(condition, call[1])]
+        broken = [] if call is None else [condition for condition in conditions if not holds(condition, call[1])]
         if call is None or any(condition[0] != "noteq" for condition in broken):
             continue
         equal = _equal(model, prepared, call[0])
