@@ -59,9 +59,14 @@ def _sizes(program: torch.export.ExportedProgram) -> Sizes:
     given = {spec.arg.name for spec in program.graph_signature.input_specs
              if spec.kind.name == "USER_INPUT" and not isinstance(spec.arg, ConstantArgument)}  # fmt: skip
     examples = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in given]
-    of_inputs = tuple(map(_of_example, examples))
-    known = {size for sizes in of_inputs for size in (sizes if isinstance(sizes, tuple) else (sizes,))
+    told = [_of_example(example) for example in examples]
+    known = {size for sizes in told for size in (sizes if isinstance(sizes, tuple) else (sizes,))
              if isinstance(size, str)}  # fmt: skip
+    of_inputs = tuple(
+        tuple(size if names_in(size) <= known else f"_{number}_{axis}" for axis, size in enumerate(sizes))
+        if isinstance(sizes, tuple) else sizes
+        for number, sizes in enumerate(told)
+    )  # fmt: skip
     shape_env = next((x.fake_mode.shape_env for x in examples if isinstance(x, FakeTensor)), None)
     guards = [] if shape_env is None else [str(shape_env.simplify(guard.expr)) for guard in shape_env.guards]
     conditions = dict.fromkeys(parsed(text) for text in [*guards, *_ranges(program)] if text != "True")

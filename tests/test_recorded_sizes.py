@@ -162,3 +162,14 @@ def test_a_condition_without_a_difference_is_none() -> None:
     for size in (1, 4):
         given = arguments([(size, 10), (size, 10)])
         assert torch.equal(prepared(*given), model(*given))
+
+
+def test_sizes_that_are_computed_from_others_are_left_open() -> None:
+    model = Of(lambda x, y: x * 2 + y.sum()).eval()
+    half = torch.export.Dim("half", max=64)
+    program = torch.export.export(model, (torch.randn(6, 4), Y), dynamic_shapes=({0: 2 * half}, None))
+    prepared = qir.prepare_model(program, example_inputs=[torch.randn(6, 4), Y])
+    x = torch.randn(10, 4)
+    assert torch.equal(prepared(x, Y), model(x, Y))
+    with pytest.raises(QirError, match="x has the shape"):
+        prepared(torch.randn(10, 5), Y)
