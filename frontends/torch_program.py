@@ -70,6 +70,8 @@ def export(
                 quiet(), _remembering(shapes is None), recorded_functions() as functions,
             ):  # fmt: skip
                 program = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
+            if axes is not None and not _takes(program, given):
+                return export(model, given[0], given[1], whole, False, layers)
             followed, reason = _in_training(model, recorder, args, keywords, still)
             return Recording(program, followed, spans, {**calls, **functions}, recorder.regularizers, reason)
         except Exception as error:  # torch.export raises whatever the model's own code raises, and much of its own
@@ -125,6 +127,18 @@ def _apart(given: Any) -> Any:
         return leaf
 
     return pytree.tree_map(own, given)
+
+
+def _takes(program: torch.export.ExportedProgram, given: Any) -> bool:
+    """Whether the sizes of the arguments may be those of `given`, of which the recorded ones have twice as many."""
+    names = {spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"}
+    recorded = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    return all(
+        not isinstance(_size(wanted), int) or wanted == size
+        for example, leaf in zip(recorded, pytree.tree_leaves(given), strict=True)
+        if isinstance(example, torch.Tensor) and isinstance(leaf, torch.Tensor)
+        for wanted, size in zip(example.shape, leaf.shape, strict=True)
+    )
 
 
 def _twice(leaf: Any) -> Any:

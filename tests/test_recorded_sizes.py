@@ -173,3 +173,12 @@ def test_sizes_that_are_computed_from_others_are_left_open() -> None:
     assert torch.equal(prepared(x, Y), model(x, Y))
     with pytest.raises(QirError, match="x has the shape"):
         prepared(torch.randn(10, 5), Y)
+
+
+def test_a_batch_that_forward_fixes_is_that_of_the_examples() -> None:
+    model = Of(lambda x, y: torch.stack([row * 2 for row in x]) + y).eval()
+    one = X[:1]
+    prepared = qir.prepare_model(model, example_inputs=[one, one], importer="export")
+    assert torch.equal(prepared(one, Y[:1]), model(one, Y[:1]))
+    with pytest.raises(QirError, match="has the shape"):
+        prepared(X, Y)
