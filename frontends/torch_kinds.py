@@ -13,7 +13,6 @@ from torch import fx, nn
 
 from qir.frontends.torch_lines import is_users
 
-_NO_TENSORS = nn.RNNBase | nn.MultiheadAttention | nn.TransformerDecoderLayer
 _ARITHMETIC = {
     operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul, operator.pow, operator.neg,
     operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow,
@@ -59,7 +58,8 @@ class TellsTensors:
                 return True
             case "call_module":
                 layer = self.root.get_submodule(str(node.target))
-                return type(layer).__module__.startswith("torch.nn.modules.") and not isinstance(layer, _NO_TENSORS)
+                own = type(layer).__module__.startswith("torch.nn.modules.")
+                return own and type(layer).forward.__annotations__.get("return") in (torch.Tensor, "Tensor")
             case "call_method":
                 return _returns_tensor(str(node.target))
         if node.target in (operator.getitem, *_ARITHMETIC):

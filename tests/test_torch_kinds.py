@@ -46,11 +46,13 @@ class Results(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(4, 4)
+        self.lstm, self.cell = nn.LSTM(4, 4), nn.LSTMCell(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         result = self.lstm(x)
         x = result if isinstance(result, Tensor) else result[0]
+        state = self.cell(x[0])
+        x = x + (state if isinstance(state, Tensor) else state[1])
         best = x.max(-1)
         x = best if isinstance(best, Tensor) else best[0]
         size = x.size(0)
